@@ -1,0 +1,91 @@
+"""The base of every command, query and reply, and the words for what is wrong with a field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from shared.errors import FieldProblem
+
+AccountId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+"""An account's name in subjects and keys: 1 to 32 characters a-z, 0-9 and dash."""
+CommandId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,200}$")]
+"""Chosen by the caller (HTTP: Idempotency-Key): 1 to 200 printable ASCII characters without space."""
+ActorId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,100}$")]
+"""Who asks: `token:<id>`, `member:<id>` or `service:<name>`; an id, never a name or an address."""
+
+ERROR_HEADER: Final = "tollbook-error"
+"""On a reply: present when the command was refused; its value is the error's code, the body a `Refusal`."""
+
+
+class Message(BaseModel):
+    """Frozen, and closed: a field that nobody reads is an error, not a surprise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Command(Message):
+    """A wish to change something. The same `command_id` again gives the first reply and changes nothing."""
+
+    command_id: CommandId
+    account: AccountId
+    actor: ActorId
+
+
+class Query(Message):
+    """A wish to know something about one account."""
+
+    account: AccountId
+
+
+class Reply(Message):
+    """What a command or query gives back. Open to new fields, so that an older caller still understands a newer service."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class RefusedField(Reply):
+    field: str
+    problem: str
+    hint: str = ""
+
+
+class Refusal(Reply):
+    """Why a command was refused, on the wire."""
+
+    code: str
+    detail: str
+    fields: tuple[RefusedField, ...] = ()
+
+
+_HINTS: Final[Mapping[str, str]] = {
+    "missing": "Add the field.",
+    "extra_forbidden": "Remove it, or check its spelling.",
+    "string_type": "Give it as a JSON string.",
+    "int_type": "Give it as a whole JSON number.",
+    "int_parsing": "Give it as a whole number.",
+    "int_from_float": "Give it as a whole number.",
+    "bool_type": "Give true or false.",
+    "list_type": "Give a JSON array.",
+    "tuple_type": "Give a JSON array.",
+    "model_type": "Give a JSON object.",
+    "model_attributes_type": "Give a JSON object.",
+}
+
+
+def field_problems(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> tuple[FieldProblem, ...]:
+    """pydantic's errors as FieldProblems; `skip` drops that many leading parts of each path (a parameter's name, `body`).
+
+    A validator may raise `PydanticCustomError(type, message, {"hint": ...})`: its hint is shown.
+    """
+    problems = []
+    for error in errors:
+        path = ""
+        for part in tuple(error["loc"])[skip:]:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        context = error.get("ctx") or {}
+        hint = str(context.get("hint", _HINTS.get(error["type"], "")))
+        problems.append(FieldProblem(path or "(whole)", str(error["msg"]), hint))
+    return tuple(problems)

@@ -1,0 +1,80 @@
+"""Measured facts: calls that passed. Stream USAGE.
+
+Two ways in. `usage.records.<partition>` takes a `UsageBatch` as msgpack (Content-Type: application/msgpack) or JSON
+(application/json), for publishers that count a lot. `usage.cloudevents` takes one `UsageRecorded` as a CloudEvent, in NATS binary
+or structured mode, from anyone.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final
+
+import msgspec
+
+from shared.events.codec import Codec, Event
+
+STREAM: Final = "USAGE"
+RECORDS_SUBJECT: Final = "usage.records"
+CLOUDEVENTS_SUBJECT: Final = "usage.cloudevents"
+MSGPACK: Final = "application/msgpack"
+JSON: Final = "application/json"
+
+QUANTITY_MAX: Final = 1_000_000_000
+"""Units in one record, at most. Far above any call, far below where sums of them could overflow 64 bits."""
+RECORDS_MAX: Final = 10_000
+"""Records in one batch, at most."""
+
+ClientId = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]{20}$")]
+ServiceId = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
+Quantity = Annotated[int, msgspec.Meta(ge=1, le=QUANTITY_MAX)]
+PublisherId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class UsageRecorded(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One call, as the data of a CloudEvent. The event's (source, id) makes it unique; `occurred_at` defaults to its time."""
+
+    client_id: ClientId
+    service: ServiceId
+    quantity: Quantity = 1
+    occurred_at: datetime | None = None
+
+
+class UsageRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One call inside a batch, written as an array in this order.
+
+    `occurred_at_us` is in microseconds since 1970 UTC; `secret_id` names the secret that was used ("" when unknown); `lease` is
+    the quota lease that it was spent from ("" when the application has no limit).
+    """
+
+    client_id: str
+    service: str
+    occurred_at_us: int
+    quantity: int = 1
+    secret_id: str = ""
+    lease: str = ""
+
+
+class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls counted by one publisher, in order.
+
+    `publisher` is new at each start of the publishing process; `seq` is 1, 2, 3 ... for that publisher in that partition: a batch
+    whose seq was seen is a repetition and counts nothing. A batch with `retracted` says: seq was never acknowledged and its
+    calls were refused, so none of it counts, whether or not the first message did arrive; `records` repeats what it held.
+    """
+
+    publisher: PublisherId
+    seq: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
+    records: Annotated[list[UsageRecord], msgspec.Meta(max_length=RECORDS_MAX)]
+    retracted: bool = False
+
+
+CODEC: Codec[UsageRecorded] = Codec("usage", UsageRecorded)
+
+
+def partition_of(client_id: str, partitions: int) -> int:
+    """The partition that an application's usage goes to: FNV-1a, as in NATS's own `partition()` subject mapping."""
+    digest = 2166136261
+    for byte in client_id.encode():
+        digest = ((digest ^ byte) * 16777619) & 0xFFFFFFFF
+    return digest % partitions

@@ -1,0 +1,33 @@
+"""The only place that makes random identifiers and secrets, always from the operating system's generator."""
+
+from __future__ import annotations
+
+import secrets
+import string
+import uuid
+from typing import Final
+
+LOWER_ALNUM: Final = string.ascii_lowercase + string.digits
+ALNUM: Final = string.ascii_letters + string.digits
+
+CLIENT_ID_LENGTH: Final = 20
+CLIENT_SECRET_LENGTH: Final = 40
+
+
+def _random_text(alphabet: str, length: int) -> str:
+    return "".join(secrets.choice(alphabet) for _ in range(length))
+
+
+def new_client_id() -> str:
+    """A Client ID: 20 characters a-z0-9, about 103 bits, so two never meet."""
+    return _random_text(LOWER_ALNUM, CLIENT_ID_LENGTH)
+
+
+def new_client_secret() -> str:
+    """A Client Secret: 40 characters a-zA-Z0-9, about 238 bits."""
+    return _random_text(ALNUM, CLIENT_SECRET_LENGTH)
+
+
+def new_id() -> str:
+    """A random identifier for anything else: 32 hexadecimal characters (a version 4 UUID without its dashes)."""
+    return uuid.uuid4().hex

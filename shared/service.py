@@ -1,0 +1,211 @@
+"""The frame of every service: one AsgiFastStream application with its NATS connection, commands, health, metrics and AsyncAPI,
+and the background tasks that live and die with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import uvicorn
+from faststream.asgi import AsgiFastStream, AsgiResponse, get
+from faststream.middlewares import ExceptionMiddleware
+from faststream.nats import NatsBroker
+from faststream.nats.response import NatsResponse
+from faststream.nats.security import NatsNKey
+from faststream.specification import AsyncAPI
+from nats.aio.client import Client
+from prometheus_client import CollectorRegistry, make_asgi_app
+from pydantic import ValidationError
+
+from shared.commands.base import ERROR_HEADER, Refusal, RefusedField, field_problems
+from shared.errors import InvalidInput, TollbookError
+from shared.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+GRACE_S: Final = 5
+HEALTH_PATHS: Final = ("/healthz", "/readyz", "/metrics", "/asyncapi", "/asyncapi.json")
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a part can do its work; `detail` says why not, or how far behind it is."""
+
+    ready: bool
+    detail: str = ""
+    lag: dict[str, int] = field(default_factory=dict)
+
+
+ReadinessCheck = Callable[[], Readiness]
+BackgroundTask = Callable[[], Awaitable[None]]
+
+
+class Service:
+    """One service process.
+
+    `edge` is the ASGI application of a service that has an HTTP edge of its own (gate, console); it gets every path that is not
+    the frame's. Parts are added before `run`: `background` tasks start after the broker, and the end of any of them, in whatever
+    way, ends the process with exit code 1, for the supervisor to start it again.
+    """
+
+    def __init__(self, name: str, settings: ServiceSettings, description: str, edge: AsgiApp | None = None) -> None:
+        self.name = name
+        self.settings = settings
+        self.metrics = CollectorRegistry()
+        self.broker = open_broker(name, settings)
+        self.resources = AsyncExitStack()
+        self.failed: BaseException | None = None
+        self._edge = edge
+        self._checks: dict[str, ReadinessCheck] = {"nats": self._nats_readiness}
+        self._background: dict[str, BackgroundTask] = {}
+        self._starters: list[Callable[[], Awaitable[None]]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server: uvicorn.Server | None = None
+        self._stopping = False
+        self.app = AsgiFastStream(
+            self.broker,
+            asgi_routes=[
+                ("/healthz", get(self._healthz)),
+                ("/readyz", get(self._readyz)),
+                ("/metrics", make_asgi_app(self.metrics)),
+            ],
+            asyncapi_path="/asyncapi",
+            specification=AsyncAPI(title=f"Tollbook {name}", version="1.0.0", description=description),
+            logger=None,
+            after_startup=[self._start],
+            on_shutdown=[self._stop],
+        )
+
+    @property
+    def nc(self) -> Client:
+        """The service's one NATS connection. Raises until the broker has started."""
+        connection: Client = self.broker.config.connection_state.connection
+        return connection
+
+    def starter(self, start: Callable[[], Awaitable[None]]) -> None:
+        """Have `start` awaited once NATS is connected, before any background task: declare streams, open pools."""
+        self._starters.append(start)
+
+    def background(self, name: str, task: BackgroundTask) -> None:
+        """Have `task` run as long as the process does."""
+        self._background[name] = task
+
+    def readiness(self, name: str, check: ReadinessCheck) -> None:
+        """Have `check` asked whenever /readyz is."""
+        self._checks[name] = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._edge is not None and scope["type"] != "lifespan" and scope["path"] not in HEALTH_PATHS:
+            await self._edge(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT, or until a background task ends; returns the process's exit code."""
+        config = uvicorn.Config(
+            self,
+            host=self.settings.http_host,
+            port=self.settings.http_port,
+            log_config=None,
+            access_log=False,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+            h11_max_incomplete_event_size=65536,
+        )
+        self._server = uvicorn.Server(config)
+        self._server.run()
+        return 0 if self.failed is None and self._server.started else 1
+
+    async def _start(self) -> None:
+        for start in self._starters:
+            await start()
+        for name, task in self._background.items():
+            running = asyncio.create_task(self._watched(name, task), name=f"{self.name}:{name}")
+            self._tasks.append(running)
+
+    async def _watched(self, name: str, task: BackgroundTask) -> None:
+        try:
+            await task()
+            raise RuntimeError(f"the background task {name} ended")  # noqa: TRY301 - an end is a death, told in one place
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.failed = error
+            log.exception("%s: %s ended: %s", self.name, name, type(error).__name__)
+            if self._server is not None:
+                self._server.should_exit = True
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.resources.aclose()
+
+    def _nats_readiness(self) -> Readiness:
+        connected = bool(self.broker.config.connection_state) and self.nc.is_connected
+        return Readiness(connected, "" if connected else "not connected to NATS")
+
+    async def _healthz(self, scope: Scope) -> AsgiResponse:  # noqa: ARG002 - the framework's signature
+        return AsgiResponse(b'{"alive":true}', 200, headers={"content-type": "application/json"})
+
+    async def _readyz(self, scope: Scope) -> AsgiResponse:  # noqa: ARG002 - the framework's signature
+        parts = {name: check() for name, check in self._checks.items()}
+        ready = all(part.ready for part in parts.values()) and not self._stopping
+        body = msgspec.json.encode({"ready": ready, "parts": {name: msgspec.to_builtins(part) for name, part in parts.items()}})
+        return AsgiResponse(body, 200 if ready else 503, headers={"content-type": "application/json"})
+
+
+def open_broker(name: str, settings: ServiceSettings) -> NatsBroker:
+    """The broker, which reconnects for ever, and answers a refused command with a `Refusal` instead of silence."""
+
+    async def on_error(error: Exception) -> None:
+        log.warning("%s: NATS: %s", name, error or type(error).__name__)
+
+    return NatsBroker(
+        settings.nats_url.split(","),
+        name=f"tollbook-{name}",
+        security=NatsNKey.from_seed(settings.nats_seed.get_secret_value()) if settings.nats_seed else None,
+        inbox_prefix=f"_INBOX_{name}",
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=1,
+        ping_interval=5,
+        max_outstanding_pings=2,
+        error_cb=on_error,
+        logger=None,
+        middlewares=[
+            ExceptionMiddleware(
+                publish_handlers={TollbookError: _refuse, ValidationError: _refuse_invalid, Exception: _refuse_unexpected}
+            )
+        ],
+    )
+
+
+def _refuse(error: TollbookError) -> NatsResponse:
+    fields = tuple(RefusedField(field=f.field, problem=f.problem, hint=f.hint) for f in error.fields)
+    refusal = Refusal(code=error.code, detail=error.detail, fields=fields)
+    return NatsResponse(refusal.model_dump(mode="json"), headers={ERROR_HEADER: error.code})
+
+
+def _refuse_invalid(error: ValidationError) -> NatsResponse:
+    problems = field_problems(error.errors(include_url=False, include_input=False), skip=1)
+    return _refuse(InvalidInput("The message breaks the rules named in `fields`.", problems))
+
+
+def _refuse_unexpected(error: Exception) -> NatsResponse:
+    log.error("a command failed: %s", type(error).__name__, exc_info=error)
+    return _refuse(TollbookError("Something went wrong here; nothing was changed."))
