@@ -31,3 +31,8 @@ def new_client_secret() -> str:
 def new_id() -> str:
     """A random identifier for anything else: 32 hexadecimal characters (a version 4 UUID without its dashes)."""
     return uuid.uuid4().hex
+
+
+def new_nonce() -> bytes:
+    """Twelve random bytes: the nonce of one AES-GCM encryption."""
+    return secrets.token_bytes(12)

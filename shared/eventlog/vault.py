@@ -1,0 +1,77 @@
+"""The vault: what is secret or personal, sealed, so that events can refer to it by id and forgetting is one deleted row."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from pydantic import SecretStr
+
+from shared.errors import NotFound, TollbookError
+from shared.ids import new_nonce
+from shared.postgres import Connection
+
+_KEY_ID_LENGTH: Final = 4
+_NONCE_LENGTH: Final = 12
+_KEY_LENGTH: Final = 32
+
+
+class VaultKeyUnknown(TollbookError):
+    """Something was sealed with a key that this service was not given."""
+
+    code, title = "vault_key_unknown", "Vault key missing"
+
+
+class Vault:
+    """Seals with AES-256-GCM. What is sealed begins with the id of its key, so that keys can be changed without a rewrite.
+
+    `keys` is a comma-separated list of keys of 64 hexadecimal digits: the first one seals, every one opens.
+    """
+
+    def __init__(self, keys: SecretStr) -> None:
+        parsed = [_parse(text.strip()) for text in keys.get_secret_value().split(",")]
+        self._ciphers = {hashlib.sha256(key).digest()[:_KEY_ID_LENGTH]: AESGCM(key) for key in parsed}
+        self._sealing = hashlib.sha256(parsed[0]).digest()[:_KEY_ID_LENGTH]
+
+    def seal(self, context: str, plaintext: bytes) -> bytes:
+        """key id, nonce, ciphertext with tag. It opens only under the same `context`: a row copied to another id does not."""
+        nonce = new_nonce()
+        return self._sealing + nonce + self._ciphers[self._sealing].encrypt(nonce, plaintext, context.encode())
+
+    def open(self, context: str, sealed: bytes) -> bytes:
+        """The plaintext. Raises VaultKeyUnknown when it does not open."""
+        key_id, nonce = sealed[:_KEY_ID_LENGTH], sealed[_KEY_ID_LENGTH : _KEY_ID_LENGTH + _NONCE_LENGTH]
+        try:
+            return self._ciphers[key_id].decrypt(nonce, sealed[_KEY_ID_LENGTH + _NONCE_LENGTH :], context.encode())
+        except (KeyError, InvalidTag) as error:
+            raise VaultKeyUnknown(
+                "A sealed value does not open: add the key it was sealed with to TOLLBOOK_VAULT_KEY."
+            ) from error
+
+    async def put(self, connection: Connection, id_: str, plaintext: bytes) -> None:
+        """Keep `plaintext` under `id_`, which must be new."""
+        await connection.execute("INSERT INTO vault (id, sealed) VALUES ($1, $2)", id_, self.seal(f"vault:{id_}", plaintext))
+
+    async def get(self, connection: Connection, id_: str) -> bytes:
+        """What is kept under `id_`. Raises NotFound when it was shredded or never kept."""
+        sealed = await connection.fetchval("SELECT sealed FROM vault WHERE id = $1", id_)
+        if sealed is None:
+            raise NotFound("This value is no longer kept.")
+        return self.open(f"vault:{id_}", sealed)
+
+    async def shred(self, connection: Connection, id_: str) -> None:
+        """Forget it, and every stored reply that shows it. Shredding what is gone is no error."""
+        await connection.execute("DELETE FROM vault WHERE id = $1", id_)
+        await connection.execute("UPDATE command SET reply = NULL WHERE reveals = $1 AND reply IS NOT NULL", id_)
+
+
+def _parse(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_LENGTH:
+        raise ValueError("TOLLBOOK_VAULT_KEY: each key must be 64 hexadecimal digits (make one with: openssl rand -hex 32)")
+    return key
