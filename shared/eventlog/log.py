@@ -20,22 +20,24 @@ E = TypeVar("E", bound=Event)
 PAGE: Final = 5_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_COLUMNS: Final = "position, stream, version, type, schema, data, meta, recorded_at, hash"
 _LOCK_HEAD: Final = "SELECT position, hash FROM log_head FOR UPDATE"
-_APPEND: Final = f"""
+_APPEND: Final = """
     WITH head AS (UPDATE log_head SET position = $10, hash = $11)
-    INSERT INTO event ({_COLUMNS})
+    INSERT INTO event (position, stream, version, type, schema, data, meta, recorded_at, hash)
     SELECT u.position, u.stream, u.version, u.type, u.schema, u.data::json, u.meta::json, u.recorded_at, u.hash
-    FROM unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $8::timestamptz[], $9::bytea[])
-      AS u(position, stream, version, type, schema, data, meta, recorded_at, hash)
+    FROM unnest(
+        $1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $8::timestamptz[], $9::bytea[]
+    ) AS u(position, stream, version, type, schema, data, meta, recorded_at, hash)
 """
-_READ: Final = f"""
-    SELECT {_COLUMNS} FROM event
+_SELECT: Final = "SELECT position, stream, version, type, schema, data, meta, recorded_at, hash FROM event "
+_READ_ALL: Final = _SELECT + "WHERE position > $1 ORDER BY position LIMIT $2"
+_READ_SOME: Final = (
+    _SELECT
+    + """
     WHERE position > $1 AND ($3::text IS NULL OR stream = $3) AND ($4::text IS NULL OR type = $4)
-    ORDER BY position LIMIT $2
-"""
-_READ_ALL: Final = f"SELECT {_COLUMNS} FROM event WHERE position > $1 ORDER BY position LIMIT $2"
-_READ_STREAMS: Final = f"SELECT {_COLUMNS} FROM event WHERE stream = ANY($1::text[]) ORDER BY stream, version"
+    ORDER BY position LIMIT $2"""
+)
+_READ_STREAMS: Final = _SELECT + "WHERE stream = ANY($1::text[]) ORDER BY stream, version"
 
 
 class ChainBroken(RuntimeError):
@@ -60,7 +62,7 @@ class Head(NamedTuple):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """One event as the log holds it. `data` and `meta` are its JSON, byte for byte; `hash` is over the previous hash and all of it."""
+    """One event as the log holds it. `data` and `meta` are JSON, byte for byte; `hash` is over the previous hash and all of it."""
 
     position: int
     stream: str
@@ -161,7 +163,7 @@ class EventLog(Generic[E]):
         """Up to `limit` events after position `after`, in order; only of one stream or type if given."""
         if stream is None and type_ is None:
             return [_recorded(row) for row in await connection.fetch(_READ_ALL, after, limit)]
-        return [_recorded(row) for row in await connection.fetch(_READ, after, limit, stream, type_)]
+        return [_recorded(row) for row in await connection.fetch(_READ_SOME, after, limit, stream, type_)]
 
     async def read_streams(self, connection: Connection, streams: Sequence[str]) -> dict[str, list[Recorded]]:
         """Every event of the streams, by stream, in order of version. A stream without events is an empty list."""

@@ -46,9 +46,7 @@ class Vault:
         try:
             return self._ciphers[key_id].decrypt(nonce, sealed[_KEY_ID_LENGTH + _NONCE_LENGTH :], context.encode())
         except (KeyError, InvalidTag) as error:
-            raise VaultKeyUnknown(
-                "A sealed value does not open: add the key it was sealed with to TOLLBOOK_VAULT_KEY."
-            ) from error
+            raise VaultKeyUnknown("A sealed value does not open: add its key to TOLLBOOK_VAULT_KEY.") from error
 
     async def put(self, connection: Connection, id_: str, plaintext: bytes) -> None:
         """Keep `plaintext` under `id_`, which must be new."""

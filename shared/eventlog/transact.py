@@ -1,0 +1,326 @@
+"""Deciding: load, fold, decide, append, project, all in one transaction, for as many waiting commands as there are.
+
+Commands that arrive while a transaction runs go together into the next one: they are decided one after the other on each
+other's results, but share its round trips and its one fsync. A refused command leaves nothing behind and disturbs no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+import asyncpg
+
+from shared.clock import Clock
+from shared.commands.base import Command, Reply
+from shared.errors import CommandReused, Conflict, TollbookError, Unavailable
+from shared.eventlog.changes import Change, apply
+from shared.eventlog.log import Entry, EventLog, Meta, Recorded
+from shared.eventlog.vault import Vault
+from shared.events.codec import Event
+from shared.postgres import Connection, Pool
+
+log = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Event)
+R = TypeVar("R", bound=Reply)
+State = TypeVar("State")
+Facts = TypeVar("Facts")
+
+BATCH_MAX: Final = 64
+WAITING_MAX: Final = 2_000
+ATTEMPTS_MAX: Final = 5
+BACKOFF_S: Final = 0.1
+REVEALED_FOR: Final = "24 hours"
+"""How long a stored reply may repeat a secret. The command stays known for ever; only what it revealed is forgotten."""
+
+PASSING_ERRORS: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TooManyConnectionsError,
+    ConnectionError,
+    TimeoutError,
+)
+"""Failures of the database that may be gone when the same transaction is tried again."""
+
+_FIND_COMMANDS: Final = """
+    SELECT account, command_id, fingerprint, reply FROM command
+    WHERE (account, command_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+"""
+_KEEP_COMMANDS: Final = """
+    INSERT INTO command (account, command_id, fingerprint, reply, reveals, recorded_at)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::text[], $6::timestamptz[])
+"""
+_FORGET_REVEALED: Final = f"""
+    UPDATE command SET reply = NULL
+    WHERE reveals IS NOT NULL AND reply IS NOT NULL AND recorded_at < $1::timestamptz - interval '{REVEALED_FOR}'
+"""  # noqa: S608 - a constant
+
+
+@dataclass(frozen=True)
+class Decision(Generic[E, R]):
+    """What a command comes to: its events (none when it is already so) and its reply.
+
+    `seal` maps vault ids to what is to be kept there; `shred` names vault ids to forget. `reveals` is the id of the secret that
+    the reply shows, if it shows one: that stored reply is dropped with the secret, and after 24 hours.
+    """
+
+    events: Sequence[E]
+    reply: R
+    seal: Mapping[str, bytes] = field(default_factory=dict)
+    shred: Sequence[str] = ()
+    reveals: str | None = None
+
+
+async def no_facts(_: Connection) -> None:
+    """For commands that are decided on their stream alone."""
+
+
+@dataclass(eq=False)
+class _Pending:
+    """One command on its way. `Any`, because commands of all kinds wait in one queue; `run` gives the types back."""
+
+    command: Command
+    stream: str
+    initial: Any
+    evolve: Callable[[Any, Any], Any]
+    decide: Callable[[Any, Any], Decision[Any, Any]]
+    reply: type[Any]
+    facts: Callable[[Connection], Awaitable[Any]]
+    done: asyncio.Future[Any]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.command.account, self.command.command_id
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of what was asked, not of who asked: another token of the account may repeat a command."""
+        body = self.command.model_dump_json(exclude={"command_id", "actor"})
+        return hashlib.sha256(f"{type(self.command).__name__}\x1f{body}".encode()).digest()
+
+
+class Transactor(Generic[E]):
+    """Runs commands on one service's log. `project` turns each event into changes of the service's own read tables.
+
+    `committed` is called after each commit that appended something: the relay's wake.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        event_log: EventLog[E],
+        vault: Vault,
+        project: Callable[[Recorded, E], list[Change]],
+        clock: Clock,
+        committed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._pool = pool
+        self._log = event_log
+        self._vault = vault
+        self._project = project
+        self._clock = clock
+        self._committed = committed
+        self._waiting: deque[_Pending] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._forget_at = clock.monotonic()
+
+    async def run(
+        self,
+        command: Command,
+        stream: str,
+        initial: State,
+        evolve: Callable[[State, E], State],
+        decide: Callable[[State, Facts], Decision[E, R]],
+        reply: type[R],
+        facts: Callable[[Connection], Awaitable[Facts]] = no_facts,  # type: ignore[assignment]  # Facts is None then
+    ) -> R:
+        """Decide `command` on `stream` and return its reply, which is the first one if the command was done before.
+
+        `facts` reads what else the decision needs, in the same transaction. Raises what `decide` raises; CommandReused when the
+        id was used for something else; Unavailable when the database does not answer or too many commands wait.
+        """
+        if len(self._waiting) >= WAITING_MAX:
+            raise Unavailable("Too many commands are waiting. Trying again in a moment is safe.")
+        done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Pending(command, stream, initial, evolve, decide, reply, facts, done))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work(), name="transact")
+        return await done
+
+    async def run_in(
+        self,
+        connection: Connection,
+        command: Command,
+        stream: str,
+        initial: State,
+        evolve: Callable[[State, E], State],
+        decide: Callable[[State, Facts], Decision[E, R]],
+        reply: type[R],
+        facts: Callable[[Connection], Awaitable[Facts]] = no_facts,  # type: ignore[assignment]  # Facts is None then
+    ) -> R:
+        """The same inside the caller's transaction: how a reaction's events commit together with its checkpoint."""
+        done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        outcome = await self._decide_all(connection, [_Pending(command, stream, initial, evolve, decide, reply, facts, done)])
+        outcome.settle()
+        return await done
+
+    async def _work(self) -> None:
+        """Decide until nobody waits. Whatever goes wrong reaches those who wait for it."""
+        while self._waiting:
+            batch = self._next_batch()
+            try:
+                await self._commit(batch)
+            except Exception as error:
+                for pending in batch:
+                    if not pending.done.done():
+                        pending.done.set_exception(error)
+            except asyncio.CancelledError:
+                for pending in (*batch, *self._waiting):
+                    pending.done.cancel()
+                raise
+
+    def _next_batch(self) -> list[_Pending]:
+        """The commands that wait, up to a bound; one that repeats an id of the batch waits for the next."""
+        batch: dict[tuple[str, str], _Pending] = {}
+        while self._waiting and len(batch) < BATCH_MAX and self._waiting[0].key not in batch:
+            pending = self._waiting.popleft()
+            batch[pending.key] = pending
+        return list(batch.values())
+
+    async def _commit(self, batch: Sequence[_Pending]) -> None:
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                await self._in_transaction(batch)
+            except PASSING_ERRORS as error:
+                # Even if the commit went through and only its answer was lost: the command ids make the repetition harmless.
+                log.warning("transaction failed, attempt %d: %s", attempt + 1, type(error).__name__)
+                await asyncio.sleep(BACKOFF_S * 2**attempt)
+            except (asyncpg.PostgresError, Conflict):
+                if len(batch) == 1:
+                    raise
+                for pending in batch:  # one of them broke the transaction: only that one shall fail
+                    await self._alone(pending)
+                return
+            else:
+                return
+        raise Unavailable("The database does not answer now. Repeating the same command id later is safe.")
+
+    async def _alone(self, pending: _Pending) -> None:
+        try:
+            await self._commit([pending])
+        except Exception as error:
+            pending.done.set_exception(error)
+
+    async def _in_transaction(self, batch: Sequence[_Pending]) -> None:
+        async with self._pool.acquire(timeout=5) as connection:
+            async with connection.transaction():
+                outcome = await self._decide_all(connection, batch)
+            outcome.settle()
+            if outcome.appended:
+                self._committed()
+            if self._clock.monotonic() >= self._forget_at:
+                self._forget_at = self._clock.monotonic() + 3600
+                await connection.execute(_FORGET_REVEALED, self._clock.now())
+
+    async def _decide_all(self, connection: Connection, batch: Sequence[_Pending]) -> _Outcome:
+        head = await self._log.lock_head(connection)
+        outcome = _Outcome()
+        fresh = await self._answer_repeated(connection, batch, outcome)
+        if not fresh:
+            return outcome
+        history = await self._log.read_streams(connection, [pending.stream for pending in fresh])
+        events = {stream: [self._log.decode(recorded) for recorded in found] for stream, found in history.items()}
+        changes: list[Change] = []
+        kept: list[tuple[object, ...]] = []
+        for pending in fresh:
+            if pending.facts is not no_facts:  # they must show what was decided before in this batch
+                await apply(connection, changes)
+                changes.clear()
+            facts = await pending.facts(connection)
+            past = events[pending.stream]
+            try:
+                decision = pending.decide(_fold(pending, past), facts)
+            except TollbookError as error:
+                outcome.refused.append((pending, error))
+                continue
+            meta = Meta(pending.command.command_id, pending.command.actor, pending.command.command_id)
+            recorded = self._log.prepare(head, [Entry(pending.stream, len(past), decision.events, meta)])
+            if recorded:
+                head = head._replace(position=recorded[-1].position, hash=recorded[-1].hash)
+            outcome.appended.extend(recorded)
+            past.extend(decision.events)
+            for row, event in zip(recorded, decision.events, strict=True):
+                changes.extend(self._project(row, event))
+            for id_, secret in decision.seal.items():
+                await self._vault.put(connection, id_, secret)
+            for id_ in decision.shred:
+                await self._vault.shred(connection, id_)
+            kept.append(self._kept(pending, decision))
+            outcome.replies.append((pending, decision.reply))
+        await self._log.write(connection, outcome.appended)
+        await apply(connection, changes)
+        if kept:
+            await connection.execute(_KEEP_COMMANDS, *(list(column) for column in zip(*kept, strict=True)))
+        return outcome
+
+    async def _answer_repeated(self, connection: Connection, batch: Sequence[_Pending], outcome: _Outcome) -> list[_Pending]:
+        """Commands that were not done before; the others get their first reply, or their refusal."""
+        accounts, ids = [pending.key[0] for pending in batch], [pending.key[1] for pending in batch]
+        known = {(row["account"], row["command_id"]): row for row in await connection.fetch(_FIND_COMMANDS, accounts, ids)}
+        fresh: list[_Pending] = []
+        for pending in batch:
+            row = known.get(pending.key)
+            if row is None:
+                fresh.append(pending)
+            elif row["fingerprint"] != pending.fingerprint:
+                detail = "This command id (Idempotency-Key) was used for another request. Use a new one for each wish."
+                outcome.refused.append((pending, CommandReused(detail)))
+            elif row["reply"] is None:
+                detail = "This was done before. Its reply held a secret and is no longer kept: read the object instead."
+                outcome.refused.append((pending, Conflict(detail)))
+            else:
+                reply = self._vault.open(_reply_context(pending), row["reply"])
+                outcome.replies.append((pending, pending.reply.model_validate_json(reply)))
+        return fresh
+
+    def _kept(self, pending: _Pending, decision: Decision[Any, Any]) -> tuple[object, ...]:
+        reply = self._vault.seal(_reply_context(pending), decision.reply.model_dump_json().encode())
+        return (*pending.key, pending.fingerprint, reply, decision.reveals, self._clock.now())
+
+
+@dataclass
+class _Outcome:
+    """What a transaction will have come to once it is committed; told to nobody before that."""
+
+    replies: list[tuple[_Pending, Reply]] = field(default_factory=list)
+    refused: list[tuple[_Pending, TollbookError]] = field(default_factory=list)
+    appended: list[Recorded] = field(default_factory=list)
+
+    def settle(self) -> None:
+        for pending, reply in self.replies:
+            if not pending.done.done():
+                pending.done.set_result(reply)
+        for pending, error in self.refused:
+            if not pending.done.done():
+                pending.done.set_exception(error)
+
+
+def _fold(pending: _Pending, events: Sequence[Any]) -> Any:
+    state = pending.initial
+    for event in events:
+        state = pending.evolve(state, event)
+    return state
+
+
+def _reply_context(pending: _Pending) -> str:
+    return f"reply:{pending.command.account}:{pending.command.command_id}"
