@@ -62,7 +62,7 @@ class Head(NamedTuple):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """One event as the log holds it. `data` and `meta` are JSON, byte for byte; `hash` is over the previous hash and all of it."""
+    """One event as the log holds it. `data` and `meta` are JSON, byte for byte; `hash` is over the previous hash and this."""
 
     position: int
     stream: str
@@ -123,9 +123,9 @@ class EventLog(Generic[E]):
             await self.write(connection, recorded)
         return recorded
 
-    def prepare(self, head: Head, entries: Sequence[Entry[E]]) -> list[Recorded]:
-        """The rows that continue the log from `head`, which the caller holds locked."""
-        now = self._clock.now()
+    def prepare(self, head: Head, entries: Sequence[Entry[E]], at: datetime | None = None) -> list[Recorded]:
+        """The rows that continue the log from `head`, which the caller holds locked; recorded `at` (default: now)."""
+        now = at or self._clock.now()
         position, previous = head
         recorded: list[Recorded] = []
         for stream, expected_version, events, meta in entries:

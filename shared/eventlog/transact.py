@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 import asyncpg
@@ -52,6 +53,8 @@ PASSING_ERRORS: Final = (
 )
 """Failures of the database that may be gone when the same transaction is tried again."""
 
+FORGET_EVERY_S: Final = 3600
+
 _FIND_COMMANDS: Final = """
     SELECT account, command_id, fingerprint, reply FROM command
     WHERE (account, command_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
@@ -72,6 +75,7 @@ class Decision(Generic[E, R]):
 
     `seal` maps vault ids to what is to be kept there; `shred` names vault ids to forget. `reveals` is the id of the secret that
     the reply shows, if it shows one: that stored reply is dropped with the secret, and after 24 hours.
+    `at`: the instant it was decided at, if the reply shows it; the events are then recorded at that same instant.
     """
 
     events: Sequence[E]
@@ -79,6 +83,7 @@ class Decision(Generic[E, R]):
     seal: Mapping[str, bytes] = field(default_factory=dict)
     shred: Sequence[str] = ()
     reveals: str | None = None
+    at: datetime | None = None
 
 
 async def no_facts(_: Connection) -> None:
@@ -225,12 +230,12 @@ class Transactor(Generic[E]):
         async with self._pool.acquire(timeout=5) as connection:
             async with connection.transaction():
                 outcome = await self._decide_all(connection, batch)
+                if self._clock.monotonic() >= self._forget_at:
+                    await connection.execute(_FORGET_REVEALED, self._clock.now())
+                    self._forget_at = self._clock.monotonic() + FORGET_EVERY_S
             outcome.settle()
             if outcome.appended:
                 self._committed()
-            if self._clock.monotonic() >= self._forget_at:
-                self._forget_at = self._clock.monotonic() + 3600
-                await connection.execute(_FORGET_REVEALED, self._clock.now())
 
     async def _decide_all(self, connection: Connection, batch: Sequence[_Pending]) -> _Outcome:
         head = await self._log.lock_head(connection)
@@ -254,7 +259,7 @@ class Transactor(Generic[E]):
                 outcome.refused.append((pending, error))
                 continue
             meta = Meta(pending.command.command_id, pending.command.actor, pending.command.command_id)
-            recorded = self._log.prepare(head, [Entry(pending.stream, len(past), decision.events, meta)])
+            recorded = self._log.prepare(head, [Entry(pending.stream, len(past), decision.events, meta)], decision.at)
             if recorded:
                 head = head._replace(position=recorded[-1].position, hash=recorded[-1].hash)
             outcome.appended.extend(recorded)
