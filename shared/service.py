@@ -4,6 +4,7 @@ and the background tasks that live and die with it."""
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack
@@ -23,7 +24,7 @@ from prometheus_client import CollectorRegistry, make_asgi_app
 from pydantic import ValidationError
 
 from shared.commands.base import ERROR_HEADER, Refusal, RefusedField, field_problems
-from shared.errors import InvalidInput, TollbookError
+from shared.errors import InvalidInput, MalformedRequest, TollbookError
 from shared.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -189,7 +190,13 @@ def open_broker(name: str, settings: ServiceSettings) -> NatsBroker:
         logger=None,
         middlewares=[
             ExceptionMiddleware(
-                publish_handlers={TollbookError: _refuse, ValidationError: _refuse_invalid, Exception: _refuse_unexpected}
+                publish_handlers={
+                    TollbookError: _refuse,
+                    ValidationError: _refuse_invalid,
+                    json.JSONDecodeError: _refuse_unreadable,
+                    UnicodeDecodeError: _refuse_unreadable,
+                    Exception: _refuse_unexpected,
+                }
             )
         ],
     )
@@ -204,6 +211,10 @@ def _refuse(error: TollbookError) -> NatsResponse:
 def _refuse_invalid(error: ValidationError) -> NatsResponse:
     problems = field_problems(error.errors(include_url=False, include_input=False), skip=1)
     return _refuse(InvalidInput("The message breaks the rules named in `fields`.", problems))
+
+
+def _refuse_unreadable(_: ValueError) -> NatsResponse:
+    return _refuse(MalformedRequest("The message is not JSON in UTF-8."))
 
 
 def _refuse_unexpected(error: Exception) -> NatsResponse:

@@ -1,0 +1,60 @@
+"""A service of the tests' own, run as a process: `python -m tests.support.echo_service`. It echoes, refuses, breaks and dies on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.commands.base import Command, Query, Reply
+from shared.errors import Conflict, FieldProblem
+from shared.main import Program, main
+from shared.service import Readiness, Service
+from shared.settings import ServiceSettings
+
+
+class Echo(Command):
+    text: str
+    count: Annotated[int, Field(ge=1, le=3)] = 1
+
+
+class Ask(Query):
+    text: str
+
+
+class Echoed(Reply):
+    text: str
+
+
+def build(settings: ServiceSettings) -> Service:
+    service = Service("echo", settings, "Says it again.")
+    dying = asyncio.Event()
+
+    @service.broker.subscriber("echo.commands.Echo", queue="echo", max_workers=4)
+    async def echo(command: Echo) -> Echoed:
+        if command.text == "refuse":
+            raise Conflict("It was said before.", [FieldProblem("text", "said before", "Say something else.")])
+        if command.text == "break":
+            raise RuntimeError("the secret is open sesame")
+        if command.text == "slow":
+            await asyncio.sleep(30)
+        return Echoed(text=command.text * command.count)
+
+    @service.broker.subscriber("echo.queries.Ask", queue="echo", max_workers=4)
+    async def ask(query: Ask) -> Echoed:
+        if query.text == "die":
+            dying.set()
+        return Echoed(text=query.text)
+
+    async def mortal() -> None:
+        await dying.wait()
+
+    service.background("mortal", mortal)
+    service.readiness("voice", lambda: Readiness(True, "", {"words": 3}))
+    return service
+
+
+if __name__ == "__main__":
+    sys.exit(main(Program("echo", ServiceSettings, build)))
