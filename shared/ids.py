@@ -12,6 +12,7 @@ ALNUM: Final = string.ascii_letters + string.digits
 
 CLIENT_ID_LENGTH: Final = 20
 CLIENT_SECRET_LENGTH: Final = 40
+TOKEN_ID_LENGTH: Final = 12
 
 
 def _random_text(alphabet: str, length: int) -> str:
@@ -36,3 +37,18 @@ def new_id() -> str:
 def new_nonce() -> bytes:
     """Twelve random bytes: the nonce of one AES-GCM encryption."""
     return secrets.token_bytes(12)
+
+
+def new_token_id() -> str:
+    """The public part of an API token: 12 characters a-z0-9."""
+    return _random_text(LOWER_ALNUM, TOKEN_ID_LENGTH)
+
+
+def new_token_secret() -> str:
+    """The secret part of an API token: 40 characters a-zA-Z0-9, about 238 bits."""
+    return _random_text(ALNUM, CLIENT_SECRET_LENGTH)
+
+
+def new_vault_key() -> str:
+    """A key for the vault: 64 hexadecimal digits."""
+    return secrets.token_hex(32)
