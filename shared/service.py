@@ -113,6 +113,12 @@ class Service:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT, or until a background task ends; returns the process's exit code."""
+        server = self.server()
+        server.run()
+        return 0 if self.failed is None and server.started else 1
+
+    def server(self) -> uvicorn.Server:
+        """The HTTP server that `run` runs; for tests that serve in their own event loop."""
         config = uvicorn.Config(
             self,
             host=self.settings.http_host,
@@ -128,8 +134,7 @@ class Service:
             h11_max_incomplete_event_size=65536,
         )
         self._server = uvicorn.Server(config)
-        self._server.run()
-        return 0 if self.failed is None and self._server.started else 1
+        return self._server
 
     async def _start(self) -> None:
         for start in self._starters:

@@ -1,0 +1,9 @@
+"""`python -m services.gate`."""
+
+import sys
+
+from services.gate.app import PROGRAM
+from shared.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(PROGRAM))

@@ -1,0 +1,132 @@
+"""What the gate answers. Refusals have the body of NAVER's API Gateway, because its clients parse it, and are made once."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any, Final, assert_never
+
+import msgspec
+
+from services.gate.domain import Pass, Reason
+from shared.events.usage import QUANTITY_MAX
+
+AsgiMessage = MutableMapping[str, Any]
+
+RETRY_AFTER_S: Final = 1
+
+
+class Answer:
+    """A whole HTTP answer as the two ASGI messages that send it; nothing changes them, so one can be sent any number of times.
+
+    `outcome` is its name in the metrics.
+    """
+
+    __slots__ = ("body", "outcome", "start", "status")
+
+    def __init__(self, outcome: str, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.outcome = outcome
+        self.status = status
+        self.start: AsgiMessage = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-length", b"%d" % len(body)), *headers],
+        }
+        self.body: AsgiMessage = {"type": "http.response.body", "body": body}
+
+
+def refusal(outcome: str, status: int, code: str, message: str, details: str, **fields: str | int | None) -> Answer:
+    """A refusal with NAVER's body; `fields` follow `details` in it (for 429: limit, used, resets_at)."""
+    body = msgspec.json.encode({"error": {"errorCode": code, "message": message, "details": details, **fields}})
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Tollbook realm="X-NCP-APIGW-API-KEY-ID"'))
+    if status == 503:
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    return Answer(outcome, status, body, headers)
+
+
+def authentication_failed(outcome: str, details: str) -> Answer:
+    return refusal(outcome, 401, "200", "Authentication Failed", details)
+
+
+def permission_denied(outcome: str, details: str) -> Answer:
+    return refusal(outcome, 401, "210", "Permission Denied", details)
+
+
+def quota_exceeded(outcome: str, details: str) -> Answer:
+    return refusal(outcome, 429, "400", "Quota Exceeded", details)
+
+
+def endpoint_error(outcome: str, details: str) -> Answer:
+    return refusal(outcome, 503, "500", "Endpoint Error", details)
+
+
+def not_found(outcome: str, details: str) -> Answer:
+    return refusal(outcome, 404, "300", "Not Found", details)
+
+
+NOT_FOUND: Final = not_found("not_found", "There is nothing at this path. Calls are asked about at /authorize/{service}.")
+HEADERS_TOO_LARGE: Final = refusal(
+    "headers_too_large", 413, "430", "Request Entity Too Large", "The request's headers are larger than 64 KiB."
+)
+OVERLOADED: Final = endpoint_error("overloaded", "Too many calls are being decided at once. Try again in a moment.")
+STARTING: Final = endpoint_error("starting", "The gate does not know all applications now. Try again in a moment.")
+NOT_RECORDED: Final = endpoint_error("not_recorded", "Usage cannot be recorded now, so no call passes. Try again in a moment.")
+UNEXPECTED: Final = refusal(
+    "unexpected", 500, "900", "Unexpected Error", "Something went wrong in the gate; the call did not pass."
+)
+
+_DETAILS: Final[dict[Reason, str]] = {
+    Reason.UNKNOWN_SERVICE: "The catalog has no service of this name.",
+    Reason.CREDENTIALS_MISSING: (
+        "Give the Client ID as X-NCP-APIGW-API-KEY-ID and the Client Secret as X-NCP-APIGW-API-KEY, in headers or query string."
+    ),
+    Reason.CREDENTIALS_TWICE: "X-NCP-APIGW-API-KEY-ID or X-NCP-APIGW-API-KEY was given more than once, with different values.",
+    Reason.CREDENTIALS_WRONG: "No application has this Client ID with this Client Secret.",
+    Reason.SERVICE_NOT_SELECTED: "The application has not selected this service. Select it with Edit in the console.",
+    Reason.WEB_NOT_REGISTERED: "The Origin or Referer is of no web service URL that is registered for the application.",
+    Reason.ANDROID_NOT_REGISTERED: "X-Android-Package is no Android package name that is registered for the application.",
+    Reason.IOS_NOT_REGISTERED: "X-Ios-Bundle-Identifier is no iOS bundle ID that is registered for the application.",
+    Reason.QUANTITY_INVALID: f"X-Tollbook-Quantity is not a whole number from 1 to {QUANTITY_MAX}.",
+}
+
+
+def refusals(*, naver_unselected_answer: bool) -> dict[Reason, Answer]:
+    """The answer for each Reason. `naver_unselected_answer`: 429/400 for a service that was not selected, as NAVER has it."""
+    return {reason: _answer_for(reason, naver_unselected_answer) for reason in Reason}
+
+
+def _answer_for(reason: Reason, naver_unselected_answer: bool) -> Answer:
+    details = _DETAILS[reason]
+    match reason:
+        case Reason.UNKNOWN_SERVICE:
+            return not_found(reason, details)
+        case Reason.CREDENTIALS_MISSING | Reason.CREDENTIALS_TWICE | Reason.CREDENTIALS_WRONG:
+            return authentication_failed(reason, details)
+        case Reason.SERVICE_NOT_SELECTED:
+            return (quota_exceeded if naver_unselected_answer else permission_denied)(reason, details)
+        case Reason.WEB_NOT_REGISTERED | Reason.ANDROID_NOT_REGISTERED | Reason.IOS_NOT_REGISTERED:
+            return permission_denied(reason, details)
+        case Reason.QUANTITY_INVALID:
+            return refusal(reason, 400, "100", "Bad Request", details)
+        case _:
+            assert_never(reason)
+
+
+_NO_CONTENT: Final = (b"content-length", b"0")
+NO_BODY: Final[AsgiMessage] = {"type": "http.response.body", "body": b""}
+
+
+def passed(decision: Pass) -> AsgiMessage:
+    """The start of a 200, whose headers tell the API whose call it is. X-Tollbook-Remaining is absent: there is no limit."""
+    return {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [
+            _NO_CONTENT,
+            (b"x-tollbook-client-id", decision.client_id.encode()),
+            (b"x-tollbook-account", decision.account.encode()),
+            (b"x-tollbook-service", decision.service.encode()),
+            (b"x-tollbook-tier", decision.tier.encode()),
+        ],
+    }

@@ -1,0 +1,95 @@
+"""The gate's composition root: settings, parts, start and stop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from pydantic import Field, SecretStr, WithJsonSchema
+
+from services.gate.answers import refusals
+from services.gate.commit import Committer
+from services.gate.domain import Apps, Rules
+from services.gate.edge import Edge
+from services.gate.following import Follower
+from services.gate.metrics import Metrics
+from shared.catalog import load_catalog
+from shared.clock import SystemClock
+from shared.credentials import read_pepper
+from shared.environments import reduce_web
+from shared.events.usage import RECORDS_SUBJECT, UsageBatch
+from shared.ids import new_id
+from shared.main import Program
+from shared.service import Service
+from shared.settings import CatalogSettings, ServiceSettings
+
+NAME: Final = "gate"
+
+
+class GateSettings(ServiceSettings, CatalogSettings):
+    """What the gate needs to be told."""
+
+    pepper: SecretStr = Field(description="64 hexadecimal digits, the registry's own: verifies Client Secrets")
+    partitions: Annotated[int, Field(ge=1, le=256)] = Field(16, description="Partitions of usage; the same for metering")
+    naver_unselected_answer: bool = Field(False, description="Answer 429/400 instead of 401/210 for a service not selected")
+    in_flight_max: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        10_000, description="Calls that wait for their record at once"
+    )
+    commit_timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(2.0, description="How long JetStream may take to acknowledge")
+
+
+def build(settings: GateSettings) -> Service:
+    """The service, ready to run. Raises CatalogBroken or ValueError when a setting is of no use."""
+    clock, metrics, apps = SystemClock(), Metrics(), Apps()
+    follower = Follower(lambda: service.nc, apps)
+    committer = Committer(
+        lambda: service.nc,
+        f"{NAME}-{new_id()}",
+        settings.partitions,
+        clock,
+        metrics,
+        timeout_s=settings.commit_timeout_s,
+        waiting_max=settings.in_flight_max,
+    )
+    edge = Edge(
+        apps,
+        Rules(frozenset(load_catalog(settings.catalog)), read_pepper(settings.pepper)),
+        refusals(naver_unselected_answer=settings.naver_unselected_answer),
+        committer,
+        lambda: follower.ready,
+        clock,
+        metrics,
+    )
+    metrics.gauges["in_flight"] = "Calls that wait for their record", lambda: committer.waiting
+    metrics.gauges["applications"] = "Applications known", lambda: len(apps)
+    metrics.gauges["registry_lag"] = "Events of the registry not yet applied", follower.lag
+    service = Service(NAME, settings, "Decides whether a call may pass, and records the usage of each that did.", edge)
+    service.metrics.register(metrics)
+    service.starter(_warm)
+    service.background("registry", follower.run)
+    service.background("commits", committer.run)
+    service.readiness("registry", follower.readiness)
+    service.readiness("usage", committer.readiness)
+    _describe_usage(service)
+    return service
+
+
+async def _warm() -> None:
+    """Read the Public Suffix List now: it takes a fifth of a second, which no call should pay for."""
+    reduce_web("https://example.com")
+
+
+def _describe_usage(service: Service) -> None:
+    """Have AsyncAPI show what the gate publishes. The committer sends it, in atomic batches, which FastStream does not know."""
+    _, components = msgspec.json.schema_components([UsageBatch])
+    batch = components["UsageBatch"]
+    batch["properties"]["records"]["items"] = components["UsageRecord"]
+    service.broker.publisher(
+        f"{RECORDS_SUBJECT}.{{partition}}",
+        title="UsageBatch",
+        description="Calls that passed, as msgpack. `partition` is FNV-1a of the Client ID modulo TOLLBOOK_PARTITIONS.",
+        schema=Annotated[dict[str, Any], WithJsonSchema(batch)],
+    )
+
+
+PROGRAM: Final = Program(NAME, GateSettings, build)

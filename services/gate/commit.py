@@ -1,0 +1,197 @@
+"""Group commit: usage records reach JetStream before their calls are answered, many in one message, one commit at a time.
+
+While one commit is on its way the next one collects. A commit whose fate is unknown (no acknowledgement in time) is taken back:
+its callers are refused, and the same sequence numbers are sent again as `retracted` batches until they are acknowledged, before
+anything new; metering then counts none of it, whether or not the first message did arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import chain, repeat
+from typing import Final, NamedTuple
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from services.gate.metrics import Metrics
+from shared.clock import Clock
+from shared.errors import Unavailable
+from shared.events.usage import MSGPACK, RECORDS_MAX, RECORDS_SUBJECT, UsageBatch, UsageRecord, partition_of
+from shared.service import Readiness
+from shared.streams.publish import Outgoing, publish_batch
+
+log = logging.getLogger(__name__)
+
+RECORD_BYTES_MAX: Final = 208
+"""A record as msgpack with every string at its longest takes a little less."""
+BATCH_BYTES_MAX: Final = 1_024
+"""A batch without its records, its headers and its subject take less."""
+DRAIN_S: Final = 5.0
+RETRY_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+RETRY_MAX_S: Final = 1.0
+PARTITIONS_REMEMBERED: Final = 65_536
+HEADERS: Final = {"Content-Type": MSGPACK}
+FATE_UNKNOWN: Final = (Unavailable, NatsError, TimeoutError, OSError)
+
+
+class _Waiting(NamedTuple):
+    partition: int
+    record: UsageRecord
+    recorded: asyncio.Future[bool]
+
+
+class Committer:
+    """Records usage. `run` is its owner's background task; without it nothing is recorded and callers wait.
+
+    `publisher` is new at each start of the process. At most `waiting_max` callers wait at once.
+    """
+
+    def __init__(
+        self,
+        nc: Callable[[], Client],
+        publisher: str,
+        partitions: int,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        timeout_s: float,
+        waiting_max: int,
+    ) -> None:
+        self._nc = nc
+        self._publisher = publisher
+        self._clock = clock
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._waiting_max = waiting_max
+        self._partition_of = lru_cache(PARTITIONS_REMEMBERED)(lambda client_id: partition_of(client_id, partitions))
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._seqs = [0] * partitions
+        self._collecting: list[_Waiting] = []
+        self._committing: Sequence[_Waiting] = ()
+        self._wake = asyncio.Event()
+        self._obstacle = ""
+        self._stopping = False
+
+    @property
+    def waiting(self) -> int:
+        """Callers that wait for their record now."""
+        return len(self._collecting) + len(self._committing)
+
+    @property
+    def full(self) -> bool:
+        return self.waiting >= self._waiting_max
+
+    @property
+    def blocked(self) -> bool:
+        """Whether nothing can be recorded now, so that a call need not be looked at."""
+        return bool(self._obstacle) or self._stopping or not self._nc().is_connected
+
+    def readiness(self) -> Readiness:
+        if self._obstacle:
+            return Readiness(False, self._obstacle)
+        return Readiness(not self.blocked, "usage cannot be recorded: not connected to NATS" if self.blocked else "")
+
+    async def record(self, record: UsageRecord) -> bool:
+        """True once `record` is in the USAGE stream; False when that is not known, and then it counts nothing.
+
+        The caller has asked `blocked` and `full` in the same step of the event loop.
+        """
+        if self.blocked or self.full:
+            return False
+        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._collecting.append(_Waiting(self._partition_of(record.client_id), record, recorded))
+        self._wake.set()
+        return await recorded
+
+    async def run(self) -> None:
+        """Commit for ever. When cancelled, first finishes what waits, for DRAIN_S at most."""
+        work = asyncio.create_task(self._work(), name="gate:commits")
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._stopping = True
+            self._wake.set()
+            await asyncio.wait({work}, timeout=DRAIN_S)
+            if work.done() and not work.cancelled() and (error := work.exception()) is not None:
+                raise error from None
+            raise
+        finally:
+            self._stopping = True
+            work.cancel()
+            self._answer(self._take_all(), recorded=False)
+
+    async def _work(self) -> None:
+        while not self._stopping or self._collecting:
+            await self._wake.wait()
+            if self._collecting:
+                await self._commit_next()
+            elif not self._stopping:
+                self._wake.clear()
+
+    async def _commit_next(self) -> None:
+        fitting = min(RECORDS_MAX, max(1, (self._nc().max_payload - BATCH_BYTES_MAX) // RECORD_BYTES_MAX))
+        self._committing = self._collecting[:fitting]
+        del self._collecting[:fitting]
+        batches = self._batches(self._committing)
+        began = self._clock.monotonic()
+        try:
+            await self._publish(batches, retracted=False)
+        except FATE_UNKNOWN as error:
+            await self._take_back(batches, error)
+        else:
+            self._metrics.committed(len(self._committing), self._clock.monotonic() - began)
+            committed, self._committing = self._committing, ()
+            self._answer(committed, recorded=True)
+
+    def _batches(self, waiting: Sequence[_Waiting]) -> dict[int, UsageBatch]:
+        """One batch per partition that `waiting` touches, each with that partition's next sequence number."""
+        records: dict[int, list[UsageRecord]] = {}
+        for partition, record, _ in waiting:
+            records.setdefault(partition, []).append(record)
+        for partition in records:
+            self._seqs[partition] += 1
+        return {
+            partition: UsageBatch(publisher=self._publisher, seq=self._seqs[partition], records=held)
+            for partition, held in records.items()
+        }
+
+    async def _publish(self, batches: dict[int, UsageBatch], *, retracted: bool) -> None:
+        messages = []
+        for partition, batch in batches.items():
+            sent = msgspec.structs.replace(batch, retracted=True) if retracted else batch
+            messages.append(Outgoing(f"{RECORDS_SUBJECT}.{partition}", self._encode(sent), HEADERS))
+        await publish_batch(self._nc(), messages, expected_last_sequence=None, timeout_s=self._timeout_s)
+
+    async def _take_back(self, batches: dict[int, UsageBatch], error: Exception) -> None:
+        self._obstacle = f"usage cannot be recorded: the USAGE stream did not acknowledge ({error or type(error).__name__})"
+        log.warning("gate: %s", self._obstacle)
+        self._answer(self._take_all(), recorded=False)
+        for delay_s in chain(RETRY_S, repeat(RETRY_MAX_S)):
+            await asyncio.sleep(delay_s)
+            if not self._nc().is_connected:
+                continue
+            try:
+                await self._publish(batches, retracted=True)
+            except FATE_UNKNOWN:
+                continue
+            break
+        self._obstacle = ""
+        self._metrics.retractions += 1
+        log.warning("gate: usage can be recorded again; what was not acknowledged is taken back")
+
+    def _take_all(self) -> Sequence[_Waiting]:
+        taken = [*self._committing, *self._collecting]
+        self._committing = ()
+        self._collecting.clear()
+        return taken
+
+    @staticmethod
+    def _answer(waiting: Sequence[_Waiting], *, recorded: bool) -> None:
+        for waiter in waiting:
+            if not waiter.recorded.done():
+                waiter.recorded.set_result(recorded)
