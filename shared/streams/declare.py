@@ -1,0 +1,167 @@
+"""Which streams there are and how they are configured. Each is declared by its owner with `ensure_stream`, by nobody else."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from nats.aio.client import Client
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from shared.streams.jetstream import STREAM_NOT_FOUND, ApiError, StreamRefused, api
+
+USAGE_SUBJECTS: Final = ("usage.records.*", "usage.cloudevents")
+DEADLETTER: Final = "DEADLETTER"
+_ONLY_AT_CREATION: Final = ("first_seq",)
+_READ_ONLY: Final = ("name", "metadata")
+_DUPLICATE_WINDOW_S: Final = 1.0
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """Where a stream stands. `first` and `last` are sequences; `created` is when this incarnation of it was made."""
+
+    first: int
+    last: int
+    messages: int
+    created: str
+    may_begin_later: bool = False
+    """Its configuration lets the oldest messages go, or has it begin above 1, so that a first sequence above 1 is no loss."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds every message from 1 to its last."""
+        return self.last == self.messages and (self.last == 0 or self.first == 1)
+
+
+def log_name(service: str) -> str:
+    """The stream that a service's log is relayed to: REGISTRY for registry."""
+    return service.upper()
+
+
+def log_stream(service: str, replicas: int = 1) -> StreamConfig:
+    """The stream of a service's decided facts: nothing ages, nothing can be deleted."""
+    config = _base(log_name(service), [f"{service}.events.>"], replicas)
+    config.deny_delete = config.deny_purge = True
+    return config
+
+
+def usage_stream(replicas: int = 1, first_seq: int | None = None) -> StreamConfig:
+    """The stream of measured facts. `first_seq` (used only if the stream is made new): above every checkpoint, after a loss."""
+    config = _base("USAGE", list(USAGE_SUBJECTS), replicas)
+    config.deny_delete = True
+    config.first_seq = first_seq
+    return config
+
+
+def deadletter_stream(replicas: int = 1) -> StreamConfig:
+    """Messages that nobody could read, each with its reason."""
+    config = _base(DEADLETTER, ["deadletter.>"], replicas)
+    config.deny_delete = True
+    return config
+
+
+def kv_name(bucket: str) -> str:
+    """The stream behind a KV bucket."""
+    return f"KV_{bucket}"
+
+
+def kv_stream(bucket: str, replicas: int = 1, first_seq: int | None = None) -> StreamConfig:
+    """A KV bucket as every NATS client knows it (history 1), that also takes atomic batches. `first_seq`: if it is made new."""
+    config = _base(kv_name(bucket), [f"$KV.{bucket}.>"], replicas)
+    config.max_msgs_per_subject = 1
+    config.allow_rollup_hdrs = True
+    config.deny_delete = True
+    config.first_seq = first_seq
+    return config
+
+
+def _base(name: str, subjects: list[str], replicas: int) -> StreamConfig:
+    return StreamConfig(
+        name=name,
+        subjects=subjects,
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,
+        num_replicas=replicas,
+        duplicate_window=_DUPLICATE_WINDOW_S,
+        allow_direct=True,
+        allow_atomic=True,
+    )
+
+
+async def stream_state(nc: Client, name: str) -> StreamState | None:
+    """The state of a stream, None when there is no such stream. Raises Unavailable."""
+    try:
+        return _state(await api(nc, f"STREAM.INFO.{name}"))
+    except ApiError as error:
+        if error.err_code == STREAM_NOT_FOUND:
+            return None
+        raise
+
+
+def _state(answer: dict[str, Any]) -> StreamState:
+    state, config = answer["state"], answer["config"]
+    may_begin_later = bool(
+        config.get("max_age", 0) > 0
+        or config.get("max_bytes", -1) > 0
+        or config.get("max_msgs", -1) > 0
+        or config.get("max_msgs_per_subject", -1) > 0
+        or config.get("first_seq", 0) > 1
+    )
+    return StreamState(state["first_seq"], state["last_seq"], state["messages"], answer["created"], may_begin_later)
+
+
+async def ensure_stream(nc: Client, config: StreamConfig) -> StreamState:
+    """Make the stream if it is missing, update what may be updated, and return its state.
+
+    Raises Unavailable, or StreamRefused when a stream of that name exists and cannot become what is wanted.
+    """
+    wanted = {key: value for key, value in config.as_dict().items() if value is not None}
+    name = wanted["name"]
+    try:
+        answer = await api(nc, f"STREAM.INFO.{name}")
+    except ApiError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+        return await _create(nc, wanted)
+    existing = answer["config"]
+    changed = [
+        key
+        for key, value in wanted.items()
+        if key not in _ONLY_AT_CREATION + _READ_ONLY and existing.get(key, _absent(value)) != value
+    ]
+    if not changed:
+        return _state(answer)
+    merged = {**existing, **{key: wanted[key] for key in changed}}
+    try:
+        return _state(await api(nc, f"STREAM.UPDATE.{name}", merged))
+    except ApiError as error:
+        raise StreamRefused(
+            f"The stream {name} exists with another configuration ({', '.join(sorted(changed))}) and nats-server does not"
+            f" change it: {error.description}. Delete the stream (a log's stream is then written again from the log), or"
+            " give this stack its own NATS account."
+        ) from error
+
+
+def _absent(value: Any) -> Any:
+    """What a setting that the server leaves out of its answer is equal to."""
+    return False if isinstance(value, bool) else 0 if isinstance(value, int) else None
+
+
+async def _create(nc: Client, wanted: dict[str, Any]) -> StreamState:
+    try:
+        return _state(await api(nc, f"STREAM.CREATE.{wanted['name']}", wanted))
+    except ApiError as error:
+        raise StreamRefused(
+            f"nats-server does not make the stream {wanted['name']}: {error.description}."
+            " Replicas above 1 need a NATS cluster of that many servers; overlapping subjects mean that another stream took ours."
+        ) from error
+
+
+async def delete_stream(nc: Client, name: str) -> None:
+    """Delete the stream; that there is none is fine."""
+    try:
+        await api(nc, f"STREAM.DELETE.{name}")
+    except ApiError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise

@@ -1,0 +1,69 @@
+"""Plain requests to the JetStream API, and what its answers mean."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+
+from shared.errors import Unavailable
+
+Connected: TypeAlias = Callable[[], Client]
+"""Gives the service's one NATS connection; called each time, because it exists only after the start."""
+
+TIMEOUT_S: Final = 5.0
+STREAM_NOT_FOUND: Final = 10059
+MESSAGE_NOT_FOUND: Final = 10037
+CONSUMER_NOT_FOUND: Final = 10014
+WRONG_LAST_SEQUENCE: Final = (10071, 10164)
+
+NATS_FAILURES: Final = (nats.errors.Error, TimeoutError, ConnectionError, OSError)
+"""What nats-py raises when the server is away, slow, or the connection is being made again."""
+
+
+class ApiError(Exception):
+    """JetStream refused a request: its own words, with `err_code` as nats-server's errors.json numbers them."""
+
+    def __init__(self, request: str, err_code: int, description: str) -> None:
+        super().__init__(f"JetStream answered {request} with: {description} ({err_code})")
+        self.err_code = err_code
+        self.description = description
+
+
+class StreamRefused(Exception):
+    """A stream does not hold what it must hold. The text says what was found and what an operator can do."""
+
+
+async def api(nc: Client, request: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """Ask `$JS.API.<request>`; the decoded answer. Raises ApiError on a refusal, Unavailable when there is no answer."""
+    if not nc.is_connected:
+        raise Unavailable("NATS is not connected.")
+    try:
+        answer = await nc.request(f"$JS.API.{request}", msgspec.json.encode(body or {}), timeout=timeout_s)
+    except NATS_FAILURES as error:
+        raise Unavailable(f"JetStream does not answer ({type(error).__name__}).") from error
+    decoded: dict[str, Any] = msgspec.json.decode(answer.data)
+    if "error" in decoded:
+        raise ApiError(request, decoded["error"].get("err_code", 0), decoded["error"].get("description", ""))
+    return decoded
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """A NATS header block (`NATS/1.0` line, then `Name: value` lines) with lower-cased names."""
+    headers = {}
+    for line in raw.split(b"\r\n")[1:]:
+        name, separator, value = line.partition(b":")
+        if separator:
+            headers[name.strip().decode("ascii", "replace").lower()] = value.strip().decode("utf-8", "replace")
+    return headers
+
+
+def stored_message(answer: Mapping[str, Any]) -> tuple[str, int, dict[str, str], bytes]:
+    """(subject, sequence, headers, data) of a STREAM.MSG.GET answer."""
+    message = answer["message"]
+    headers = parse_headers(base64.b64decode(message["hdrs"])) if message.get("hdrs") else {}
+    return message["subject"], message["seq"], headers, base64.b64decode(message.get("data") or "")

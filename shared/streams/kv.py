@@ -1,0 +1,199 @@
+"""KV buckets for dashboards: rows of this service, written to JetStream whenever they have changed, never an older value over
+a newer one, however many writers there are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
+
+from shared.clock import Clock
+from shared.eventlog.changes import Change
+from shared.postgres import Connection, Pool
+from shared.service import Readiness
+from shared.streams.declare import ensure_stream, kv_stream
+from shared.streams.jetstream import Connected
+from shared.streams.passing import may_pass
+from shared.streams.publish import Outgoing, WrongLastSequence, publish_batch, split_batches
+
+log = logging.getLogger(__name__)
+
+KEYS_MAX: Final = 500
+CHECK_S: Final = 1.0
+BACKOFF_MIN_S: Final = 0.05
+BACKOFF_MAX_S: Final = 5.0
+ACQUIRE_S: Final = 10.0
+
+ReadValues = Callable[[Connection, list[str]], Awaitable[Mapping[str, bytes | None]]]
+"""The present values of keys, from this service's rows; None, or no entry: the key is to be deleted from the bucket."""
+AllKeys = Callable[[Connection], Awaitable[list[str]]]
+"""Every key that the bucket should hold."""
+
+_KEY: Final = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
+_MARK: Final = """
+    INSERT INTO kv_dirty (bucket, key) VALUES ($1, $2)
+    ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
+"""
+_MARK_ALL: Final = """
+    INSERT INTO kv_dirty (bucket, key) SELECT $1, k FROM unnest($2::text[]) AS k ORDER BY k
+    ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
+"""
+_LATEST: Final = "SELECT max(token) FROM kv_dirty WHERE bucket = $1"
+_DIRTY: Final = "SELECT key, token FROM kv_dirty WHERE bucket = $1 AND token <= $2 ORDER BY token LIMIT $3"
+# A row that is locked is being marked again just now: it must stay anyway.
+_CLEAN: Final = """
+    DELETE FROM kv_dirty WHERE (bucket, key) IN (
+        SELECT d.bucket, d.key FROM kv_dirty AS d JOIN unnest($2::text[], $3::bigint[]) AS w(key, token) USING (key, token)
+        WHERE d.bucket = $1 FOR UPDATE OF d SKIP LOCKED)
+"""
+_KNOWN: Final = "SELECT incarnation FROM kv_bucket WHERE bucket = $1"
+_REMEMBER: Final = """
+    INSERT INTO kv_bucket (bucket, incarnation) VALUES ($1, $2)
+    ON CONFLICT (bucket) DO UPDATE SET incarnation = excluded.incarnation
+"""
+
+
+def mark_dirty(bucket: str, key: str) -> Change:
+    """The change that has `key` of `bucket` written again; goes with the changes of the rows, in the same transaction."""
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} cannot be the key of a KV bucket")
+    return Change(_MARK, (bucket, key))
+
+
+class Dirty(NamedTuple):
+    """What is to be written: tokens and values of one moment."""
+
+    tokens: dict[str, int]
+    values: Mapping[str, bytes | None]
+
+
+class KvProjection:
+    """Keeps the bucket like the rows. One key is written at most once in `interval_s`; several changes become one write.
+
+    Order: the bucket's last sequence is read first, then keys and values in one snapshot, then all of it is published as one
+    batch that expects that sequence. So a writer that was overtaken, or a zombie, can only fail and look again.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        pool: Pool,
+        nc: Connected,
+        read_values: ReadValues,
+        clock: Clock,
+        interval_s: float = 0.25,
+        *,
+        all_keys: AllKeys | None = None,
+        replicas: int = 1,
+    ) -> None:
+        self.bucket = bucket
+        self._pool = pool
+        self._nc = nc
+        self._read_values = read_values
+        self._clock = clock
+        self._interval_s = interval_s
+        self._all_keys = all_keys
+        self._replicas = replicas
+        self._woken = asyncio.Event()
+        self._incarnation = ""
+        self._trouble = "not started yet"
+
+    def wake(self) -> None:
+        """Something was marked and committed: look now, not at the next poll."""
+        self._woken.set()
+
+    def readiness(self) -> Readiness:
+        """Ready while changes reach the bucket."""
+        return Readiness(not self._trouble, self._trouble)
+
+    async def run(self) -> None:
+        """Write until cancelled. Failures are said in `readiness` and tried again for ever, with back-off."""
+        backoff_s = BACKOFF_MIN_S
+        checked_at = -CHECK_S
+        while True:
+            try:
+                self._woken.clear()
+                if self._clock.monotonic() - checked_at >= CHECK_S:
+                    await self._declare()
+                    checked_at = self._clock.monotonic()
+                wrote = await self.write_dirty()
+                self._trouble, backoff_s = "", BACKOFF_MIN_S
+            except Exception as error:
+                self._report(error)
+                checked_at = -CHECK_S
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+                continue
+            if wrote:
+                await asyncio.sleep(self._interval_s)
+            else:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._interval_s):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    def _report(self, error: Exception) -> None:
+        said = f"bucket {self.bucket}: {error or type(error).__name__}"
+        if said != self._trouble:
+            log.error("%s", said, exc_info=None if may_pass(error) else error)
+        self._trouble = said
+
+    async def _declare(self) -> int:
+        """Have the bucket there, and everything marked if it is not the bucket that was written before; its last sequence."""
+        # A bucket that is made again begins above every sequence that the lost one can have had, so that a batch meant for the
+        # lost one never fits the new one.
+        first_seq = int(self._clock.now().timestamp() * 1000)
+        state = await ensure_stream(self._nc(), kv_stream(self.bucket, self._replicas, first_seq))
+        if state.created != self._incarnation:
+            async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
+                if await connection.fetchval(_KNOWN, self.bucket) != state.created:
+                    if self._all_keys is not None:
+                        await connection.execute(_MARK_ALL, self.bucket, await self._all_keys(connection))
+                    await connection.execute(_REMEMBER, self.bucket, state.created)
+            self._incarnation = state.created
+        return state.last
+
+    async def write_dirty(self) -> int:
+        """Write every key that is marked now; how many keys that were. Keys marked meanwhile wait for the next time."""
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            latest = await connection.fetchval(_LATEST, self.bucket)
+        wrote = 0
+        while latest is not None:
+            last_sequence = await self._declare()
+            dirty = await self._read(latest)
+            if not dirty.tokens:
+                break
+            outgoing = [self._outgoing(key, dirty.values.get(key)) for key in dirty.tokens]
+            batch = next(split_batches(outgoing, KEYS_MAX))
+            try:
+                await publish_batch(self._nc(), batch, expected_last_sequence=last_sequence)
+            except WrongLastSequence:
+                continue  # another writer was faster: its values may be newer than these
+            written = list(dirty.tokens.items())[: len(batch)]
+            async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+                cleaned = await connection.execute(
+                    _CLEAN, self.bucket, [key for key, _ in written], [token for _, token in written]
+                )
+            wrote += len(batch)
+            if cleaned != f"DELETE {len(batch)}":
+                break  # some were marked again: they have their turn after the interval
+        return wrote
+
+    async def _read(self, latest: int) -> Dirty:
+        async with (
+            self._pool.acquire(timeout=ACQUIRE_S) as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            tokens = {row["key"]: row["token"] for row in await connection.fetch(_DIRTY, self.bucket, latest, KEYS_MAX)}
+            values = await self._read_values(connection, list(tokens)) if tokens else {}
+        return Dirty(tokens, values)
+
+    def _outgoing(self, key: str, value: bytes | None) -> Outgoing:
+        subject = f"$KV.{self.bucket}.{key}"
+        return Outgoing(subject, b"", {"KV-Operation": "DEL"}) if value is None else Outgoing(subject, value, {})

@@ -1,0 +1,319 @@
+"""Following a stream: pull requests by hand onto one inbox, with back-pressure, and a new consumer after anything odd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js.api import Header
+
+from shared.errors import TollbookError, Unavailable
+from shared.ids import new_id
+from shared.streams.buffer import HEADER_BYTES, Buffer
+from shared.streams.declare import StreamState, stream_state
+from shared.streams.jetstream import (
+    MESSAGE_NOT_FOUND,
+    NATS_FAILURES,
+    STREAM_NOT_FOUND,
+    ApiError,
+    Connected,
+    StreamRefused,
+    api,
+    stored_message,
+)
+from shared.streams.message import Message, from_delivery, message_hash, parse_delivery
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S: Final = 1.0
+TICK_S: Final = 0.5
+SILENT_TICKS_MAX: Final = int(2 * HEARTBEAT_S / TICK_S) + 1
+EXPIRES_S: Final = 30.0
+INACTIVE_S: Final = 60.0
+BACKOFF_MIN_S: Final = 0.05
+BACKOFF_MAX_S: Final = 2.0
+OVERHEAD_BYTES: Final = 64 * 1024
+_NS: Final = 1_000_000_000
+
+
+class Ended(Exception):
+    """The ephemeral consumer is of no more use; the text says why. Another one goes on where it stopped."""
+
+
+class Puller:
+    """Puts every message of `stream` (of `subject` only, if given) after sequence `after` into `buffer`, in order, each once.
+
+    `after_hash` is the hash of the message at `after`: when the stream holds another one there, or ends before it, or has lost
+    what comes next, nothing more is pulled and `trouble` says what is wrong and what to do; it is looked at again until it is
+    mended. `run` never returns by itself. `name` is for logs and the server's list of consumers: letters, digits, `-` and `_`.
+    """
+
+    def __init__(
+        self,
+        nc: Connected,
+        stream: str,
+        *,
+        subject: str | None,
+        after: int,
+        buffer: Buffer,
+        name: str,
+        after_hash: bytes = b"",
+    ) -> None:
+        self.stream = stream
+        self.subject = subject
+        self.name = name
+        self.buffer = buffer
+        self.last = after
+        self.trouble = "not started yet"
+        self.pending = 0
+        self._nc = nc
+        self._after_hash = after_hash
+        self._last_message: Message | None = None
+        self._life: _Life | None = None
+
+    def wake(self) -> None:
+        """There is room in the buffer again."""
+        if self._life is not None:
+            self._life.wake.set()
+
+    def lag(self) -> int:
+        """Messages that are stored but not yet taken from the buffer, as of the last one delivered."""
+        return self.pending + self.buffer.held(self)
+
+    def expected_hash(self) -> bytes:
+        """The hash of the message at `last`; empty when nobody told."""
+        return self._last_message.hash if self._last_message is not None else self._after_hash
+
+    def received(self, message: Message) -> None:
+        """Called by the life for each message, in order."""
+        self.last = message.sequence
+        self.pending = message.pending
+        self._last_message = message
+        self.buffer.put(self, message)
+
+    async def run(self) -> None:
+        """Follow the stream until cancelled."""
+        self.buffer.open(self)
+        backoff_s = BACKOFF_MIN_S
+        try:
+            while True:
+                before = self.last
+                try:
+                    await self._follow()
+                except Ended as ended:
+                    self.trouble = str(ended)
+                    log.info("%s: %s: new consumer after %d: %s", self.name, self.stream, self.last, ended)
+                except StreamRefused as refusal:
+                    if self.trouble != str(refusal):
+                        log.error("%s: %s", self.name, refusal)  # noqa: TRY400 - the words say it all
+                    self.trouble = str(refusal)
+                except (TollbookError, ApiError, *NATS_FAILURES) as error:
+                    self.trouble = f"{self.stream}: {error or type(error).__name__}"
+                backoff_s = BACKOFF_MIN_S if self.last != before else min(backoff_s * 2, BACKOFF_MAX_S)
+                await asyncio.sleep(backoff_s)
+        finally:
+            self.buffer.close(self)
+
+    async def _follow(self) -> None:
+        nc = self._nc()
+        if not nc.is_connected:
+            raise Unavailable("NATS is not connected.")
+        life = _Life(self, nc)
+        self._life = life
+        try:
+            await life.run()
+        finally:
+            self._life = None
+            await life.close()
+
+    async def verify(self, nc: Client) -> None:
+        """Whether the stream still holds what was read from it and what comes next. Raises StreamRefused, Ended, Unavailable."""
+        state = await stream_state(nc, self.stream)
+        if state is None:
+            raise Ended(f"The stream {self.stream} does not exist yet.")
+        if state.last < self.last:
+            raise StreamRefused(
+                f"The stream {self.stream} ends at {state.last}, but {self.name} has read up to {self.last}. If it is being"
+                " written again from its log, this passes by itself. If not, NATS was restored from an older copy than this"
+                " database: restore the newer copy, or delete the stream so that its log writes it again."
+            )
+        if state.first > self.last + 1 and not state.may_begin_later:
+            raise StreamRefused(
+                f"The stream {self.stream} begins at {state.first}, but {self.name} needs {self.last + 1}: it was emptied. Its"
+                " log's relay writes it again; if it does not, delete the stream."
+            )
+        expected = self.expected_hash()
+        if self.last >= max(1, state.first) and expected:
+            await self._verify_hash(nc, state, expected)
+
+    async def _verify_hash(self, nc: Client, state: StreamState, expected: bytes) -> None:
+        try:
+            answer = await api(nc, f"STREAM.MSG.GET.{self.stream}", {"seq": self.last})
+        except ApiError as error:
+            if error.err_code != MESSAGE_NOT_FOUND:
+                raise
+            if state.may_begin_later:
+                return
+            found = b""
+        else:
+            subject, _, headers, data = stored_message(answer)
+            found = message_hash(subject, headers, data)
+        if found != expected:
+            what = "has lost the message" if not found else "holds another message than the one that was read"
+            raise StreamRefused(
+                f"The stream {self.stream} {what} at sequence {self.last}, where {self.name} stands (stream of {state.created})."
+                " Either NATS or a database was restored from another copy. Restore the two from the same moment, or rebuild"
+                " what was made from this stream (--rebuild)."
+            )
+
+
+class _Life:
+    """One ephemeral consumer, from its creation to whatever ends it.
+
+    Bookkeeping: `outstanding` counts the messages asked for that have not come, `reserved` the bytes set aside for them.
+    """
+
+    def __init__(self, puller: Puller, nc: Client) -> None:
+        self.puller = puller
+        self.nc = nc
+        self.wake = asyncio.Event()
+        self.consumer = f"{puller.name}-{new_id()}"
+        self.inbox = nc.new_inbox()
+        self.subscription: Subscription | None = None
+        self.delivered = 0
+        self.outstanding = 0
+        self.reserved = 0
+        self.requests = 0
+        self.heard = True
+        self.ended = ""
+        self.created = False
+        self.bytes_min = nc.max_payload + OVERHEAD_BYTES
+        self.reconnects = nc.stats["reconnects"]
+
+    async def run(self) -> None:
+        """Create, verify, pull. Raises Ended when it is over, and whatever creating and verifying raise."""
+        self.subscription = await self.nc.subscribe(f"{self.inbox}.*", cb=self._on_message, pending_bytes_limit=0)
+        await self._create()
+        await self.puller.verify(self.nc)
+        self.puller.trouble = ""
+        silent_ticks = 0
+        while not self.ended:
+            self.wake.clear()
+            await self._ask()
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self.wake.wait()
+            except TimeoutError:
+                silent_ticks = 0 if self.heard or not self.outstanding else silent_ticks + 1
+                self.heard = False
+                self._check_connection(silent_ticks)
+        raise Ended(self.ended)
+
+    async def _create(self) -> None:
+        puller = self.puller
+        config = {
+            "name": self.consumer,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": puller.last + 1,
+            "ack_policy": "none",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": int(INACTIVE_S * _NS),
+            "max_deliver": -1,
+        }
+        request = f"CONSUMER.CREATE.{puller.stream}.{self.consumer}"
+        if puller.subject is not None:
+            config["filter_subject"] = puller.subject
+            request += f".{puller.subject}"
+        body = {"stream_name": puller.stream, "config": config, "action": "create"}
+        try:
+            answer = await api(self.nc, request, body)
+        except ApiError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                raise Ended(f"The stream {puller.stream} does not exist yet.") from error
+            raise
+        self.created = True
+        puller.pending = answer["num_pending"]
+
+    def _check_connection(self, silent_ticks: int) -> None:
+        if not self.nc.is_connected:
+            raise Ended("NATS is not connected")
+        if self.nc.stats["reconnects"] != self.reconnects:
+            raise Ended("the connection to NATS was made again")
+        if silent_ticks > SILENT_TICKS_MAX:
+            raise Ended("the server has stopped sending heartbeats")
+
+    async def _ask(self) -> None:
+        """Ask for as much as fits, if that is worth a request: half of what may be had, or anything when nothing is under way."""
+        if self.outstanding <= 0:
+            self.outstanding = self.reserved = 0
+        room = self.puller.buffer.room(self.puller)
+        messages, bytes_ = room.messages - self.outstanding, room.bytes - self.reserved
+        if messages < 1 or (self.outstanding and messages < self.outstanding):
+            return
+        if bytes_ < self.bytes_min and (self.outstanding or self.puller.buffer.held(self.puller)):
+            return
+        max_bytes = max(self.bytes_min, bytes_ // 2)
+        request = {
+            "batch": messages,
+            "max_bytes": max_bytes,
+            "expires": int(EXPIRES_S * _NS),
+            "idle_heartbeat": int(HEARTBEAT_S * _NS),
+        }
+        self.requests += 1
+        self.outstanding += messages
+        self.reserved += max_bytes
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.puller.stream}.{self.consumer}"
+        await self.nc.publish(subject, msgspec.json.encode(request), reply=f"{self.inbox}.{self.requests}")
+
+    async def _on_message(self, msg: Msg) -> None:
+        self.heard = True
+        if self.ended:
+            return
+        if not msg.reply.startswith("$JS.ACK."):
+            self._on_status(msg.headers or {})
+            return
+        delivery = parse_delivery(msg.reply)
+        if delivery.consumer_sequence != self.delivered + 1:
+            self._end(f"delivery {delivery.consumer_sequence} came after {self.delivered}: messages were lost on the way")
+            return
+        self.delivered += 1
+        self.outstanding -= 1
+        self.reserved -= len(msg.data) + len(msg.subject) + HEADER_BYTES * len(msg.headers or ())
+        self.puller.received(from_delivery(self.puller.stream, msg, delivery))
+        if self.outstanding <= 0:
+            self.wake.set()
+
+    def _on_status(self, headers: dict[str, str]) -> None:
+        """Heartbeat, or the end of a request, or the end of the consumer."""
+        status, description = headers.get("Status", ""), headers.get(Header.DESCRIPTION, "")
+        if status == "100":
+            if int(headers.get("Nats-Last-Consumer", self.delivered)) > self.delivered:
+                self._end("a heartbeat tells of messages that never came")
+            return
+        if status in ("404", "408") or description.startswith("Message Size"):
+            self.outstanding -= int(headers.get("Nats-Pending-Messages", 0))
+            self.reserved -= int(headers.get("Nats-Pending-Bytes", 0))
+            self.wake.set()
+        else:
+            self._end(f"{status} {description.strip() or 'no such consumer'}")
+
+    def _end(self, reason: str) -> None:
+        self.ended = reason
+        self.wake.set()
+
+    async def close(self) -> None:
+        """Leave nothing behind: no subscription here, no consumer on the server. Both go by themselves if this fails."""
+        self.ended = self.ended or "closed"
+        if self.subscription is not None:
+            with contextlib.suppress(*NATS_FAILURES):
+                await self.subscription.unsubscribe()
+        if self.created and self.nc.is_connected:
+            with contextlib.suppress(*NATS_FAILURES):
+                await self.nc.publish(f"$JS.API.CONSUMER.DELETE.{self.puller.stream}.{self.consumer}")
