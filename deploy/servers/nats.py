@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +45,15 @@ jetstream {{
   store_dir: "{store}"
   sync_interval: always
 }}"""
+
+
+def last_error(lines: Sequence[str]) -> str:
+    """Why the server ended, from its last lines: without process id and date."""
+    telling = [line for line in lines if "[FTL]" in line or "[ERR]" in line] or [
+        line for line in lines if line.startswith("nats-server:")
+    ]
+    chosen = (telling or list(lines) or ["it gave no reason"])[-1]
+    return chosen.rpartition("] ")[2]
 
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:

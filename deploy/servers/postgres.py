@@ -9,7 +9,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import SIGINT
 from typing import Final
@@ -56,15 +56,15 @@ def initialise(data: Path, password_file: Path, *, sync: bool = True) -> None:
     )
     if done.returncode != 0:
         shutil.rmtree(new, ignore_errors=True)
-        raise StackError(f"PostgreSQL could not make its data folder {data}: {last_error(done.stderr)}")
+        raise StackError(f"PostgreSQL could not make its data folder {data}: {last_error(done.stderr.splitlines())}")
     new.rename(data)
 
 
-def last_error(output: str) -> str:
+def last_error(lines: Sequence[str]) -> str:
     """The line of a server's output that tells most: the last that is an error, else the last."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = [line for line in lines if "error:" in line or "FATAL:" in line or "PANIC:" in line or "cannot" in line]
-    return (telling or lines or ["it gave no reason"])[-1]
+    said = [line.strip() for line in lines if line.strip()]
+    telling = [line for line in said if "error:" in line or "FATAL:" in line or "PANIC:" in line or "cannot" in line]
+    return (telling or said or ["it gave no reason"])[-1]
 
 
 def check_data(data: Path) -> None:

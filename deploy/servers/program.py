@@ -30,12 +30,13 @@ class RunAs(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """A command and all that it needs. `stop_signal` is also what it gets when its parent dies, however the parent died."""
+    """A command and all that it needs. `folder` is where it runs; `stop_signal` it also gets when its parent dies."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
+    folder: Path | None = None
     user: RunAs | None = None
 
     def arguments(self) -> list[str]:
@@ -49,10 +50,11 @@ class Program:
         return {**inherited, **self.environment}
 
     def start(self, output: IO[bytes] | int) -> subprocess.Popen[bytes]:
-        """Start it in a session of its own, so that Ctrl-C at the terminal reaches only the parent. Both outputs go to `output`."""
+        """Start it in a session of its own: Ctrl-C at the terminal reaches only the parent. All its output goes to `output`."""
         return subprocess.Popen(
             self.arguments(),
             env=self.full_environment(),
+            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

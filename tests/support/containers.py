@@ -25,7 +25,7 @@ def nats_container() -> Iterator[str]:
         (Path(folder) / "nats.conf").write_text(config, "utf-8")
         container = DockerContainer(os.environ.get("TOLLBOOK_TEST_NATS_IMAGE", "nats:2.15"))
         container.with_volume_mapping(folder, "/etc/tollbook", "ro").with_command("-c /etc/tollbook/nats.conf")
-        container.ports[4222] = ("127.0.0.1", port)
+        publish(container, 4222, port)
         with container:
             wait_until(lambda: nats_server.answers(port), "the NATS container to answer", output=lambda: logs_of(container))
             yield f"nats://127.0.0.1:{port}"
@@ -41,11 +41,16 @@ def postgres_container() -> Iterator[str]:
     port = free_port()
     container = DockerContainer(os.environ.get("TOLLBOOK_TEST_POSTGRES_IMAGE", "postgres:18"))
     container.with_env("POSTGRES_PASSWORD", PASSWORD).with_command("postgres -c max_connections=200")
-    container.ports[5432] = ("127.0.0.1", port)
+    publish(container, 5432, port)
     with container:
         # The image starts the server once for its own set-up, on a socket only: over TCP only the real one answers.
         wait_until(lambda: answers(port), "the PostgreSQL container to answer", output=lambda: logs_of(container))
         yield f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/postgres"
+
+
+def publish(container: object, inside: int, port: int) -> None:
+    """Publish on loopback only: docker-py takes an address with the port, testcontainers' own method does not say so."""
+    container.ports[f"{inside}/tcp"] = ("127.0.0.1", port)  # type: ignore[attr-defined]
 
 
 def logs_of(container: object) -> str:

@@ -197,7 +197,7 @@ def service_migrations(service: str) -> Sequence[Path]:
     """What `python -m services.<service> --migrate` applies."""
     if importlib.util.find_spec(f"services.{service}") is None:
         return ()
-    folders: Sequence[Path] = importlib.import_module(f"services.{service}.app").MIGRATIONS
+    folders: Sequence[Path] = importlib.import_module(f"services.{service}.app").PROGRAM.migrations
     return folders
 
 

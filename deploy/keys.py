@@ -1,0 +1,50 @@
+"""Every key and password of the stack, made at its first start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from deploy.home import Home
+from deploy.permissions import PERMISSIONS
+from deploy.secrets import Secrets, new_account_seed, new_key, new_password, new_user_seed, public_key
+from deploy.servers.nats_config import NatsUser
+from deploy.servers.roles import ServicePasswords
+from deploy.services import SERVICES
+
+POSTGRES_ADMIN: Final = "postgres-admin"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """`nats` and `postgres` are by user and by service."""
+
+    postgres_admin: str
+    postgres: dict[str, ServicePasswords]
+    nats: dict[str, str]
+    callout: str
+    pepper: str
+    vault: str
+
+    def nats_users(self) -> dict[str, NatsUser]:
+        """Each user's public key with its permissions, for the server's configuration."""
+        return {name: NatsUser(public_key(seed), PERMISSIONS[name]) for name, seed in self.nats.items()}
+
+
+def load_keys(secrets: Secrets, home: Home) -> Keys:
+    """Read the keys, or make those that are missing. Raises StackError when one is missing that existing data depends on."""
+    return Keys(
+        postgres_admin=secrets.get(POSTGRES_ADMIN, new_password, data=home.postgres),
+        pepper=secrets.get("pepper", new_key, data=home.postgres),
+        vault=secrets.get("vault-key", new_key, data=home.postgres),
+        postgres={
+            spec.name: ServicePasswords(
+                owner=secrets.get(f"postgres-{spec.name}-owner", new_password),
+                service=secrets.get(f"postgres-{spec.name}", new_password),
+            )
+            for spec in SERVICES
+            if spec.schema
+        },
+        nats={name: secrets.get(f"nats-{name}", new_user_seed) for name in PERMISSIONS},
+        callout=secrets.get("nats-callout", new_account_seed),
+    )

@@ -1,0 +1,101 @@
+"""What each NATS user may publish and subscribe to, as data: the least that its work needs. The server refuses anything else.
+
+Only `registry` may publish to registry.events, only `metering` may write the usage projection, and so on: that the events in a
+stream are the owner's own is held by these lists, not by good manners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """Allow lists of subjects. `responds`: may answer, once, whoever sent it a request."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    responds: bool = False
+
+
+def reads(stream: str) -> tuple[str, ...]:
+    """Consume the stream with consumers of one's own, and look at its messages and its state."""
+    return (
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.STREAM.MSG.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}.>",
+        f"$JS.API.CONSUMER.CREATE.{stream}",
+        f"$JS.API.CONSUMER.CREATE.{stream}.>",
+        f"$JS.API.CONSUMER.INFO.{stream}.*",
+        f"$JS.API.CONSUMER.DELETE.{stream}.*",
+        f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
+        f"$JS.ACK.{stream}.>",
+        f"$JS.FC.{stream}.>",
+    )
+
+
+def owns(stream: str) -> tuple[str, ...]:
+    """Declare the stream, change it, and empty it, besides reading it."""
+    return (
+        f"$JS.API.STREAM.CREATE.{stream}",
+        f"$JS.API.STREAM.UPDATE.{stream}",
+        f"$JS.API.STREAM.PURGE.{stream}",
+        f"$JS.API.STREAM.DELETE.{stream}",
+        *reads(stream),
+    )
+
+
+def looks_at(stream: str) -> tuple[str, ...]:
+    """The stream's state and single messages, no consumers."""
+    return (
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.STREAM.MSG.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}.>",
+    )
+
+
+def inbox(user: str) -> str:
+    """Where the user gets its replies. Nobody else's."""
+    return f"_INBOX_{user}.>"
+
+
+ACCOUNT_INFO: Final = "$JS.API.INFO"
+
+PERMISSIONS: Final[dict[str, Permissions]] = {
+    "registry": Permissions(
+        publish=("registry.events.>", "$KV.apps.>", ACCOUNT_INFO, *owns("REGISTRY"), *owns("KV_apps")),
+        subscribe=("registry.commands.>", "registry.queries.>", inbox("registry")),
+        responds=True,
+    ),
+    "metering": Permissions(
+        publish=(
+            "$KV.usage.>",
+            "deadletter.usage",
+            ACCOUNT_INFO,
+            *owns("USAGE"),
+            *owns("DEADLETTER"),
+            *owns("KV_usage"),
+            *reads("REGISTRY"),
+        ),
+        subscribe=("metering.commands.>", "metering.queries.>", inbox("metering")),
+        responds=True,
+    ),
+    "gate": Permissions(
+        publish=("usage.records.>", ACCOUNT_INFO, *reads("REGISTRY"), *looks_at("USAGE")),
+        subscribe=(inbox("gate"),),
+    ),
+    "console": Permissions(
+        publish=("*.commands.>", "*.queries.>", ACCOUNT_INFO, *reads("KV_apps"), *reads("KV_usage")),
+        subscribe=("$SYS.REQ.USER.AUTH", inbox("console")),
+        responds=True,
+    ),
+    "publisher": Permissions(
+        publish=("usage.records.>", "usage.cloudevents"),
+        subscribe=(inbox("publisher"),),
+    ),
+    "operator": Permissions(publish=(">",), subscribe=(">",), responds=True),
+}
+"""By user. `publisher` is for other sources of usage than the gate; `operator` for people with the keys of the house."""

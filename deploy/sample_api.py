@@ -1,0 +1,95 @@
+"""A small stand-in for the APIs that a company sells, so that there is a real call to make: `python -m deploy.sample_api PORT`.
+
+`POST /recog/v1/stt?lang=Kor|Eng|Jpn|Chn` with audio answers as CLOVA Speech Recognition does, without listening very well. The
+other paths of the catalog answer with what arrived.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import uvicorn
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+SPEECH_PATH: Final = "/recog/v1/stt"
+AUDIO_BYTES_MAX: Final = 3 * 1024 * 1024
+HEARD: Final = {
+    "Kor": "안녕하세요",
+    "Eng": "Hello",
+    "Jpn": "こんにちは",
+    "Chn": "你好",
+}
+
+
+class TooLong(Exception):
+    """The body is over AUDIO_BYTES_MAX."""
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """The ASGI application."""
+    if scope["type"] != "http":
+        return
+    if scope["path"] == "/healthz":
+        await _answer(send, 200, {"alive": True})
+        return
+    try:
+        body = await _read(receive)
+    except TooLong:
+        await _answer(send, 413, _error("STT001", "Exceed Sound Data length (3 MB)"))
+        return
+    if scope["path"] == SPEECH_PATH:
+        status, answer = recognise(scope["method"], scope["query_string"].decode("ascii", "replace"), body)
+    else:
+        status, answer = 200, {"path": scope["path"], "bytes": len(body)}
+    await _answer(send, status, answer)
+
+
+def recognise(method: str, query: str, audio: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and answer of one call of the speech API."""
+    language = parse_qs(query).get("lang", [""])[0]
+    if method != "POST":
+        return 405, _error("STT405", "Use POST.")
+    if language not in HEARD:
+        return 400, _error("STT004", f"Language code is required: lang={'|'.join(HEARD)}")
+    if not audio:
+        return 400, _error("STT003", "Empty Sound Data")
+    return 200, {"text": HEARD[language]}
+
+
+async def _read(receive: Receive) -> bytes:
+    body, size, more = b"", 0, True
+    while more:  # to the end even when it is too long: a caller that is still sending would not see the answer
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        body = body + part if size <= AUDIO_BYTES_MAX else b""
+        more = message.get("more_body", False)
+    if size > AUDIO_BYTES_MAX:
+        raise TooLong
+    return body
+
+
+async def _answer(send: Send, status: int, answer: dict[str, Any]) -> None:
+    body = json.dumps(answer, ensure_ascii=False).encode()
+    headers = [(b"content-type", b"application/json; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _error(code: str, message: str) -> dict[str, Any]:
+    return {"errorCode": code, "errorMessage": message}
+
+
+def main() -> None:
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False, lifespan="off", ws="none")
+
+
+if __name__ == "__main__":
+    main()

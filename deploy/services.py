@@ -1,0 +1,41 @@
+"""The services of the stack, as data: which port they listen on, whether they have a schema, what else they are told."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.servers.program import Program
+
+PROJECT: Final = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """One service. `port` names the setting of its HTTP port (None: any free one); `told` the shared settings it gets."""
+
+    name: str
+    port: str | None = None
+    schema: bool = True
+    told: tuple[str, ...] = ()
+
+
+SERVICES: Final = (
+    ServiceSpec("registry", told=("CATALOG", "TERMS", "PEPPER", "VAULT_KEY")),
+    ServiceSpec("metering", told=("CATALOG", "PARTITIONS", "WORKER")),
+    ServiceSpec("gate", port="gate", schema=False, told=("CATALOG", "PEPPER", "PARTITIONS")),
+    ServiceSpec("console", port="console", told=("CATALOG", "TERMS", "NATS_CALLOUT_SEED", "NATS_DASHBOARDS_ACCOUNT")),
+)
+"""A service to come (alerts, review) is one more line here and its user in deploy/permissions.py."""
+
+
+def program(spec: ServiceSpec, environment: dict[str, str]) -> Program:
+    """The service as a process of its own."""
+    return Program(spec.name, (sys.executable, "-m", f"services.{spec.name}"), environment, folder=PROJECT)
+
+
+def is_installed(spec: ServiceSpec) -> bool:
+    """Whether this checkout has the service."""
+    return (PROJECT / "services" / spec.name / "__main__.py").is_file()

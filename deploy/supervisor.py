@@ -1,0 +1,191 @@
+"""Keeps processes running: starts them, asks after their health, starts them again when they end, stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from deploy import former
+from deploy.backoff import Backoff
+from deploy.child import Child
+from deploy.errors import StackError
+from deploy.screen import Screen
+from deploy.servers.program import Program
+from shared.clock import Clock
+
+POLL_STARTING_S: Final = 0.1
+POLL_RUNNING_S: Final = 1.0
+SILENT_MAX_S: Final = 30.0
+"""A process that answered once and then not at all for this long is taken for hung, and killed."""
+STOP_GRACE_S: Final = 15.0
+KILL_GRACE_S: Final = 5.0
+ENDS_BEFORE_READY_MAX: Final = 3
+"""At the first start: after so many ends without having been ready once, the reason is told and the stack gives up."""
+
+
+class Health(Enum):
+    READY = "ready"
+    NOT_READY = "not ready"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of the stack. `health` is asked in a thread and may take seconds; `shows` picks the lines for the screen, `reason`
+    the one that says why it ended."""
+
+    program: Program
+    health: Callable[[], Health]
+    shows: Callable[[str], bool] = lambda _line: True
+    reason: Callable[[Sequence[str]], str] = lambda lines: lines[-1] if lines else "it gave no reason"
+
+    @property
+    def name(self) -> str:
+        return self.program.name
+
+
+@dataclass
+class Watch:
+    """What the supervisor knows about a part."""
+
+    part: Part
+    backoff: Backoff = field(default_factory=Backoff)
+    child: Child | None = None
+    ready_since: float | None = None
+    ends: int = 0
+    was_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    gave_up: str | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Supervisor:
+    """The processes of one stack. Start in groups; `stop` goes through the groups backwards."""
+
+    def __init__(self, run_folder: Path, screen: Screen, clock: Clock) -> None:
+        self._run = run_folder
+        self._screen = screen
+        self._clock = clock
+        self._groups: list[list[Watch]] = []
+        self._stopping = asyncio.Event()
+
+    def pids(self) -> dict[str, int]:
+        """The processes that run now, by name."""
+        return {watch.part.name: watch.child.pid for group in self._groups for watch in group if watch.child}
+
+    async def start(self, parts: Sequence[Part], timeout_s: float) -> None:
+        """Start the parts side by side and wait until each has been ready once. Raises StackError naming the one that is not."""
+        group = [Watch(part) for part in parts]
+        self._groups.append(group)
+        for watch in group:
+            watch.task = asyncio.create_task(self._keep(watch), name=f"keep {watch.part.name}")
+        waits = [asyncio.create_task(watch.was_ready.wait()) for watch in group]
+        try:
+            await asyncio.wait(waits, timeout=timeout_s)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        for watch in group:
+            if watch.gave_up is not None:
+                raise StackError(f"{watch.part.name} does not start: {watch.gave_up}")
+            if not watch.was_ready.is_set():
+                reason = watch.part.reason(list(watch.child.last_lines) if watch.child else [])
+                raise StackError(f"{watch.part.name} was not ready after {timeout_s:.0f} s: {reason}")
+
+    async def stop(self) -> None:
+        """Stop everything, last started first. Whatever does not end in time is killed."""
+        self._stopping.set()
+        while self._groups:
+            group = self._groups[-1]
+            await asyncio.gather(*(self._end(watch) for watch in group))
+            self._groups.pop()
+
+    def kill_all(self) -> None:
+        """Kill every process now, without order."""
+        self._stopping.set()
+        for group in self._groups:
+            for watch in group:
+                if watch.child:
+                    watch.child.kill()
+
+    async def _end(self, watch: Watch) -> None:
+        if watch.task is None:
+            return
+        if watch.child:
+            watch.child.ask_to_stop()
+        done, _ = await asyncio.wait([watch.task], timeout=STOP_GRACE_S)
+        if not done and watch.child:
+            self._screen.say(f"{watch.part.name} did not stop in {STOP_GRACE_S:.0f} s: killed")
+            watch.child.kill()
+            done, _ = await asyncio.wait([watch.task], timeout=KILL_GRACE_S)
+        if not done:
+            watch.task.cancel()
+
+    async def _keep(self, watch: Watch) -> None:
+        """Run the part again and again until the stack stops, or until it gives up at the first start."""
+        while not self._stopping.is_set():
+            ended = await self._run_once(watch)
+            if self._stopping.is_set():
+                return
+            healthy_s = self._clock.monotonic() - watch.ready_since if watch.ready_since is not None else 0.0
+            watch.ready_since = None
+            watch.ends += 1
+            if not watch.was_ready.is_set() and watch.ends >= ENDS_BEFORE_READY_MAX:
+                watch.gave_up = ended
+                watch.was_ready.set()
+                return
+            delay_s = watch.backoff.after_end(healthy_s)
+            self._screen.say(f"{watch.part.name} ended ({ended}); starting it again in {delay_s:.1f} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
+
+    async def _run_once(self, watch: Watch) -> str:
+        """Start the part, watch it to its end, and return why it ended."""
+        part = watch.part
+
+        def show(line: str) -> None:
+            if part.shows(line):
+                self._screen.line(part.name, line)
+
+        try:
+            child = await Child.start(part.program, self._run, show)
+        except OSError as error:
+            return f"cannot be started: {error.strerror}"
+        watch.child = child
+        if self._stopping.is_set():
+            child.ask_to_stop()
+        poll = asyncio.create_task(self._poll(watch, child), name=f"health of {part.name}")
+        try:
+            code = await child.wait()
+        finally:
+            poll.cancel()
+            watch.child = None
+        with contextlib.suppress(OSError):
+            former.forget(self._run, part.name)
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"{how}: {part.reason(list(child.last_lines))}"
+
+    async def _poll(self, watch: Watch, child: Child) -> None:
+        """Ask after the part's health while it runs; say when it changes; kill it when it has fallen silent."""
+        last = Health.SILENT
+        last_heard: float | None = None
+        while True:
+            health = await asyncio.to_thread(watch.part.health)
+            now = self._clock.monotonic()
+            if health is not Health.SILENT:
+                last_heard = now
+            elif last_heard is not None and now - last_heard > SILENT_MAX_S:
+                self._screen.say(f"{watch.part.name} has not answered for {SILENT_MAX_S:.0f} s: killed")
+                child.kill()
+                return
+            if health is Health.READY and watch.ready_since is None:
+                watch.ready_since = now
+                watch.was_ready.set()
+            if health is not last and not (health is Health.SILENT and self._stopping.is_set()):
+                self._screen.say(f"{watch.part.name} is {health.value}")
+            last = health
+            await asyncio.sleep(POLL_RUNNING_S if health is Health.READY else POLL_STARTING_S)
