@@ -1,0 +1,1 @@
+"""Accounts' terms acceptance, applications, credentials, service environments, the catalog. See README.md."""

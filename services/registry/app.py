@@ -1,0 +1,101 @@
+"""The registry put together: settings, connections, start, stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+import shared
+from services.registry.domain import APPS_MAX_DEFAULT, Rules
+from services.registry.handlers import SERVICE, Database, Handlers
+from services.registry.projection import BUCKET, TABLES, project
+from services.registry.queries import kv_values
+from shared.catalog import load_catalog, load_terms
+from shared.clock import SystemClock
+from shared.credentials import read_pepper
+from shared.eventlog.log import EventLog
+from shared.eventlog.rebuild import rebuild as rebuild_tables
+from shared.eventlog.transact import Transactor
+from shared.eventlog.vault import Vault
+from shared.events.registry import CODEC
+from shared.main import Program
+from shared.postgres import open_pool
+from shared.service import Service
+from shared.settings import CatalogSettings, DatabaseSettings, Port
+from shared.streams.kv import KvProjection
+from shared.streams.relay import Relay
+
+_SHARED: Final = Path(shared.__file__).parent
+MIGRATIONS: Final = (
+    _SHARED / "eventlog" / "migrations",
+    _SHARED / "streams" / "migrations",
+    Path(__file__).parent / "migrations",
+)
+"""Everything that makes the registry's schema, in this order."""
+
+
+class RegistrySettings(CatalogSettings, DatabaseSettings):
+    """What the registry needs to be told."""
+
+    model_config = SettingsConfigDict(env_prefix="TOLLBOOK_", frozen=True)
+
+    http_port: Port = Field(8082, description="Port for health, metrics and AsyncAPI")
+    terms: Path = Field(description="The YAML file of the terms of service")
+    pepper: SecretStr = Field(
+        description="64 hexadecimal digits: the key that verifiers of secrets are made with; the gate has the same"
+    )
+    vault_key: SecretStr = Field(
+        description="64 hexadecimal digits: seals the secrets; comma-separated keys: the first one seals, all open"
+    )
+    secret_show_once: bool = Field(False, description="Show each secret only when it is issued, and do not keep it")
+    apps_max: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        APPS_MAX_DEFAULT, description="Applications of one account, at most"
+    )
+
+
+SETTINGS = RegistrySettings
+
+
+def build(settings: RegistrySettings) -> Service:
+    """The service, ready to run. Raises ValueError, in plain words, for a file or key that cannot be used."""
+    clock = SystemClock()
+    terms = load_terms(settings.terms)
+    rules = Rules(load_catalog(settings.catalog), terms.version, settings.apps_max, not settings.secret_show_once)
+    vault = Vault(settings.vault_key)
+    handlers = Handlers(rules, terms, vault, read_pepper(settings.pepper), clock)
+    service = Service(SERVICE, settings, "Accounts' terms acceptance, applications, credentials and the catalog of services.")
+    handlers.subscribe(service.broker)
+    service.readiness("commands", handlers.readiness)
+
+    async def start() -> None:
+        pool = await open_pool(settings.postgres_dsn.get_secret_value(), SERVICE, settings.postgres_pool_max)
+        service.resources.push_async_callback(pool.close)
+        log = EventLog(CODEC, clock)
+        relay = Relay(SERVICE, pool, log, lambda: service.nc, settings.nats_replicas, clock)
+        apps = KvProjection(BUCKET, pool, lambda: service.nc, kv_values, clock)
+        service.background("relay", relay.run)
+        service.background("apps", apps.run)
+        service.readiness("relay", relay.readiness)
+
+        def committed() -> None:
+            relay.wake()
+            apps.wake()
+
+        handlers.start(Database(pool, Transactor(pool, log, vault, project, clock, committed)))
+
+    service.starter(start)
+    return service
+
+
+async def rebuild(settings: RegistrySettings) -> str:
+    """Empty the read tables and project them again from the log, in one transaction."""
+    assert settings.postgres_owner_dsn is not None, "checked by shared.main"
+    owner_dsn = settings.postgres_owner_dsn.get_secret_value()
+    projected = await rebuild_tables(owner_dsn, SERVICE, EventLog(CODEC, SystemClock()), project, TABLES)
+    return f"{', '.join(TABLES)} built again from {projected} events"
+
+
+PROGRAM: Final = Program(SERVICE, RegistrySettings, build, MIGRATIONS, rebuild)
