@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import msgspec
 import nkeys
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -30,6 +31,15 @@ CONNECTION_LIFE: Final = timedelta(hours=1)
 """A connection ends at the latest then, and with it what a token that was revoked meanwhile can see. Clients reconnect alone."""
 WAITING_MAX: Final = 256
 WORKERS: Final = 8
+
+
+class Question(NamedTuple):
+    """What matters of an authorization request."""
+
+    server_id: str
+    user_key: str
+    address: str
+    options: dict[str, Any]
 
 
 class Callout:
@@ -67,30 +77,24 @@ class Callout:
                 if answer is not None:
                     await message.respond(answer.encode())
             except Exception as error:  # one broken question must not leave the others unanswered
-                log.error("console: a NATS connection could not be decided: %s", type(error).__name__)
+                log.error("console: a NATS connection could not be decided: %s", type(error).__name__)  # noqa: TRY400 - its text may hold a token
 
     async def answer(self, request: bytes) -> str | None:
         """The authorization response to an authorization request; None to what is none."""
-        try:
-            claims = nats_jwt.decode(request, nkeys.PREFIX_BYTE_SERVER)
-            asked = claims["nats"]
-            server_id, user_key = asked["server_id"]["id"], asked["user_nkey"]
-            options, address = asked["connect_opts"], asked["client_info"].get("host", "")
-            if claims.get("aud") != AUDIENCE or server_id != claims["iss"]:
-                raise nats_jwt.BadJwt("not an authorization request")
-        except (nats_jwt.BadJwt, KeyError, TypeError, AttributeError) as error:
-            log.warning("console: %s held something that is not an authorization request: %s", SUBJECT, type(error).__name__)
+        asked = _question(request)
+        if asked is None:
+            log.warning("console: %s held something that is not an authorization request", SUBJECT)
             return None
         response: dict[str, Any] = {"type": "authorization_response", "version": 2}
         try:
-            principal = await self._authenticator.authenticate(_token(options), str(address))
+            principal = await self._authenticator.authenticate(_token(asked.options), asked.address)
             if principal.roles.isdisjoint(("owner", "member")):
                 raise Forbidden("Dashboards need one of the roles owner, member.")
-            response["jwt"] = self._user(user_key, principal)
+            response["jwt"] = self._user(asked.user_key, principal)
         except TollbookError as error:
             response["error"] = error.detail
         now_s = int(self._clock.now().timestamp())
-        return nats_jwt.encode({"aud": server_id, "sub": user_key, "iat": now_s, "nats": response}, self._issuer)
+        return nats_jwt.encode({"aud": asked.server_id, "sub": asked.user_key, "iat": now_s, "nats": response}, self._issuer)
 
     def _user(self, user_key: str, principal: Principal) -> str:
         """The user that the connection becomes."""
@@ -107,6 +111,21 @@ class Callout:
             "nats": {**permissions(principal.account), "subs": 100, "payload": 65536, "data": -1, "type": "user", "version": 2},
         }
         return nats_jwt.encode(claims, self._issuer)
+
+
+def _question(request: bytes) -> Question | None:
+    """The authorization request, if it is one that a nats-server has signed."""
+    try:
+        claims = nats_jwt.decode(request, nkeys.PREFIX_BYTE_SERVER)
+        asked = msgspec.convert(claims.get("nats"), dict[str, Any])
+        server, client = (msgspec.convert(asked.get(name), dict[str, Any]) for name in ("server_id", "client_info"))
+        options = msgspec.convert(asked.get("connect_opts"), dict[str, Any])
+    except (nats_jwt.BadJwt, msgspec.ValidationError):
+        return None
+    server_id, user_key = str(server.get("id")), str(asked.get("user_nkey"))
+    if claims.get("aud") != AUDIENCE or server_id != claims["iss"] or not user_key.startswith("U"):
+        return None
+    return Question(server_id, user_key, str(client.get("host", "")), options)
 
 
 def permissions(account: str) -> dict[str, Any]:

@@ -43,6 +43,16 @@ class ConsoleSettings(DatabaseSettings):
         "TOLLBOOK", description="The NATS account that dashboards' connections are put in"
     )
 
+    nats_dashboards_api: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)?$")] = Field(
+        "",
+        description="Subject prefix of the JetStream API of the dashboards' account, when that is an account of its own:"
+        " the console then keeps mirrors of the KV buckets there; none: dashboards are in the services' account",
+    )
+    vault_key: SecretStr | None = Field(
+        None,
+        description="64 hexadecimal digits that seal stored replies; none: a new one at each start, as no reply is secret yet",
+    )
+
     def proxies(self) -> tuple[Network, ...]:
         """`trusted_proxies` taken apart."""
         return tuple(ip_network(part.strip(), strict=False) for part in self.trusted_proxies.split(",") if part.strip())

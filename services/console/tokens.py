@@ -1,8 +1,8 @@
 """API tokens: their text, and who is signed in by one.
 
 A token is `tbk_<token id>_<secret>`; only SHA-256 of the whole is kept. A plain hash is right here: the secret has 238 random
-bits, so there is no dictionary to try, and nothing that a slow hash or a salt would add; and each request makes a check, so it must
-be cheap.
+bits, so there is no dictionary to try, and nothing that a slow hash or a salt would add; and each request makes a check, so it
+must be cheap.
 """
 
 from __future__ import annotations

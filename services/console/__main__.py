@@ -1,0 +1,13 @@
+"""`python -m services.console`: run it, or `token`, `account`, `--check`, `--migrate`, `--rebuild`."""
+
+from __future__ import annotations
+
+import sys
+
+from services.console import app, cli
+from shared.main import Program, main
+
+if __name__ == "__main__":
+    if sys.argv[1:2] in (["token"], ["account"]):
+        sys.exit(cli.main(sys.argv[1:]))
+    sys.exit(main(Program(app.NAME, app.SETTINGS, app.build, app.MIGRATIONS, app.rebuild)))
