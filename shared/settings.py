@@ -35,4 +35,6 @@ class DatabaseSettings(ServiceSettings):
 class CatalogSettings(BaseSettings):
     """Where the catalog of services is read from."""
 
+    model_config = SettingsConfigDict(env_prefix="TOLLBOOK_", frozen=True)
+
     catalog: Path = Field(description="The YAML file of services that applications can select")
