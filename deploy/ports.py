@@ -85,8 +85,8 @@ def _problem(port: int) -> str | None:
 
 
 def _reservation(port: int) -> socket.socket | None:
-    """A name that only one process of the machine can hold, and that goes with it, so that two stacks that start at the same moment
-    do not choose the same port. Linux only; raises OSError when it is held."""
+    """A name that only one process of the machine can hold, and that goes with it, so that two stacks that start at the same
+    moment do not choose the same port. Linux only; raises OSError when it is held."""
     if sys.platform != "linux":
         return None
     held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

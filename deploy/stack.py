@@ -117,7 +117,9 @@ class Stack:
         database = postgres.program(self.home.postgres, self.ports["postgres"])
         parts = [
             Part(nats.program(config), _yes_or_silent(partial(nats.answers, self.ports["nats"])), _nats_shows, nats.last_error),
-            Part(database, _yes_or_silent(partial(postgres.answers, self.ports["postgres"])), reason=postgres.last_error),
+            Part(
+                database, _yes_or_silent(partial(postgres.answers, self.ports["postgres"])), _postgres_shows, postgres.last_error
+            ),
         ]
         await self._supervisor.start(parts, SERVERS_TIMEOUT_S)
 
@@ -207,3 +209,7 @@ def _http_health(url: str, ready_status: int = 200) -> Health:
 
 def _nats_shows(line: str) -> bool:
     return any(mark in line for mark in NATS_SHOWN) and NATS_USUAL not in line
+
+
+def _postgres_shows(line: str) -> bool:
+    return not line.startswith("LOG:")

@@ -36,8 +36,8 @@ class Health(Enum):
 
 @dataclass(frozen=True)
 class Part:
-    """One process of the stack. `health` is asked in a thread and may take seconds; `shows` picks the lines for the screen, `reason`
-    the one that says why it ended."""
+    """One process of the stack. `health` is asked in a thread and may take seconds; `shows` picks the lines for the screen,
+    `reason` the one that says why it ended."""
 
     program: Program
     health: Callable[[], Health]

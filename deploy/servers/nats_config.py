@@ -1,4 +1,4 @@
-"""The embedded NATS server's configuration: JetStream on disk, an NKEY user per service, dashboards by auth callout, WebSocket."""
+"""The embedded NATS server's configuration: JetStream on disk, an NKEY user per service, auth callout, WebSocket."""
 
 from __future__ import annotations
 
