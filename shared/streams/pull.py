@@ -113,8 +113,10 @@ class Puller:
                     if self.trouble != str(refusal):
                         log.error("%s: %s", self.name, refusal)  # noqa: TRY400 - the words say it all
                     self.trouble = str(refusal)
-                except (TollbookError, ApiError, *NATS_FAILURES) as error:
+                except Exception as error:
                     self.trouble = f"{self.stream}: {error or type(error).__name__}"
+                    if not isinstance(error, (TollbookError, ApiError, *NATS_FAILURES)):
+                        log.exception("%s: following %s failed", self.name, self.stream)
                 backoff_s = BACKOFF_MIN_S if self.last != before else min(backoff_s * 2, BACKOFF_MAX_S)
                 await asyncio.sleep(backoff_s)
         finally:
