@@ -1,0 +1,53 @@
+# Everything here sets up what it needs from nothing but python3 (3.11 or newer) and make. `make` alone tells what there is.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+
+VENV := .venv/.synced
+UV := .tools/bin/uv
+RUN := .venv/bin
+
+export UV_PYTHON := $(PYTHON)
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check clean
+
+help: ## Tell what there is
+	@echo "Tollbook: sell APIs by the call."
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@echo
+	@echo "Settings of 'make run' (environment): TOLLBOOK_HOME, TOLLBOOK_PROXY_PORT, ... see deploy/README.md"
+
+run: $(VENV) ## Run everything on this machine until Ctrl-C, and print a call to try
+	@exec $(RUN)/python -m deploy
+
+test: $(VENV) ## Run all tests, against real servers
+	$(RUN)/pytest
+
+check: $(VENV) ## Check format, style, types and import rules
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+clean: ## Remove what was set up and cached; the data in .tollbook stays
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp per step: done once, again only when what it depends on changes.
+$(UV): Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "Tollbook needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@rm -rf .tools
+	@echo "setting up uv $(UV_VERSION)"
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $(UV)
+
+$(VENV): $(UV) pyproject.toml uv.lock
+	@echo "setting up the virtual environment from uv.lock"
+	@$(UV) sync --quiet --frozen
+	@touch $(VENV)
