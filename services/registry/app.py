@@ -12,7 +12,7 @@ import shared
 from services.registry.domain import APPS_MAX_DEFAULT, Rules
 from services.registry.handlers import SERVICE, Database, Handlers
 from services.registry.projection import BUCKET, TABLES, project
-from services.registry.queries import kv_values
+from services.registry.queries import kv_keys, kv_values
 from shared.catalog import load_catalog, load_terms
 from shared.clock import SystemClock
 from shared.credentials import read_pepper
@@ -75,10 +75,11 @@ def build(settings: RegistrySettings) -> Service:
         service.resources.push_async_callback(pool.close)
         log = EventLog(CODEC, clock)
         relay = Relay(SERVICE, pool, log, lambda: service.nc, settings.nats_replicas, clock)
-        apps = KvProjection(BUCKET, pool, lambda: service.nc, kv_values, clock)
+        apps = KvProjection(BUCKET, pool, lambda: service.nc, kv_values, clock, all_keys=kv_keys, replicas=settings.nats_replicas)
         service.background("relay", relay.run)
         service.background("apps", apps.run)
         service.readiness("relay", relay.readiness)
+        service.readiness("apps", apps.readiness)
 
         def committed() -> None:
             relay.wake()

@@ -24,6 +24,7 @@ _BY_KEY: Final = f"""
     SELECT account || '.' || client_id AS key, {_APP_COLUMNS} FROM app
     WHERE (account, client_id) IN (SELECT split_part(k, '.', 1), split_part(k, '.', 2) FROM unnest($1::text[]) AS k)
 """  # noqa: S608 - constants
+_KEYS: Final = "SELECT account || '.' || client_id AS key FROM app"
 _SECRETS: Final = """
     SELECT secret_id, issued_at, valid_until FROM secret
     WHERE client_id = $1 AND (valid_until IS NULL OR valid_until > $2)
@@ -84,6 +85,11 @@ async def kv_values(connection: Connection, keys: Sequence[str]) -> Mapping[str,
         shown = app.view.model_dump(mode="json", exclude={"hints"})
         values[row["key"]] = msgspec.json.encode({**shown, "as_of": shown["edited_at"], "position": app.position})
     return values
+
+
+async def kv_keys(connection: Connection) -> list[str]:
+    """Every key that the bucket `apps` should hold."""
+    return [row["key"] for row in await connection.fetch(_KEYS)]
 
 
 def _app_row(row: asyncpg.Record) -> AppRow:
