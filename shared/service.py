@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from shared.commands.base import ERROR_HEADER, Refusal, RefusedField, field_problems
 from shared.errors import InvalidInput, MalformedRequest, TollbookError
+from shared.http_head import DEFAULT_REFUSAL, BoundedHttpProtocol
 from shared.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Service:
         self.broker = open_broker(name, settings)
         self.resources = AsyncExitStack()
         self.failed: BaseException | None = None
+        self.head_refusal = DEFAULT_REFUSAL
         self._edge = edge
         self._checks: dict[str, ReadinessCheck] = {"nats": self._nats_readiness}
         self._background: dict[str, BackgroundTask] = {}
@@ -126,7 +128,7 @@ class Service:
             log_config=None,
             access_log=False,
             loop="uvloop",
-            http="httptools",
+            http=BoundedHttpProtocol,
             ws="none",
             lifespan="on",
             server_header=False,

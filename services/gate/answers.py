@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from http import HTTPStatus
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -111,6 +112,15 @@ def _answer_for(reason: Reason, naver_unselected_answer: bool) -> Answer:
             return refusal(reason, 400, "100", "Bad Request", details)
         case _:
             assert_never(reason)
+
+
+def as_bytes(answer: Answer) -> bytes:
+    """The answer as it goes over the wire, for when the request could not even be read; it ends the connection."""
+    headers = [*answer.start["headers"], (b"connection", b"close")]
+    lines = [b"HTTP/1.1 %d %s" % (answer.status, HTTPStatus(answer.status).phrase.encode())]
+    lines += [name + b": " + value for name, value in headers]
+    body: bytes = answer.body["body"]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 _NO_CONTENT: Final = (b"content-length", b"0")

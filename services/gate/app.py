@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from pydantic import Field, SecretStr, WithJsonSchema
 
-from services.gate.answers import refusals
+from services.gate.answers import HEADERS_TOO_LARGE, as_bytes, refusals
 from services.gate.commit import Committer
 from services.gate.domain import Apps, Rules
 from services.gate.edge import Edge
@@ -64,6 +64,7 @@ def build(settings: GateSettings) -> Service:
     metrics.gauges["applications"] = "Applications known", lambda: len(apps)
     metrics.gauges["registry_lag"] = "Events of the registry not yet applied", follower.lag
     service = Service(NAME, settings, "Decides whether a call may pass, and records the usage of each that did.", edge)
+    service.head_refusal = as_bytes(HEADERS_TOO_LARGE)
     service.metrics.register(metrics)
     service.starter(_warm)
     service.background("registry", follower.run)

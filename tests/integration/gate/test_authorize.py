@@ -100,6 +100,9 @@ async def test_credentials(gate: Gate, registry: Registry, nc: Client) -> None:
     for response in answers:
         assert answer(response) == UNAUTHENTICATED
         assert response.content == answers[0].content
+    lines = b"X-NCP-APIGW-API-KEY-ID: \xff\xc3\x28%s\r\nX-NCP-APIGW-API-KEY: %s\r\n" % (b"a" * 17, b"\xed\xa0\x80\t" * 10)
+    got = await raw(gate.port, b"GET /authorize/csr HTTP/1.1\r\nHost: g\r\nConnection: close\r\n" + lines + b"\r\n")
+    assert got.startswith(b"HTTP/1.1 401 ")
     for headers in ({}, {"X-NCP-APIGW-API-KEY-ID": issued.client_id}, issued.headers | {"X-NCP-APIGW-API-KEY": ""}):
         assert answer(await gate.http.get("/authorize/csr", headers=headers)) == UNAUTHENTICATED
     shouted = {name.upper(): value for name, value in issued.headers.items()}
@@ -239,6 +242,17 @@ async def test_ten_thousand_headers(gate: Gate) -> None:
     many = "".join(f"X-{n}: {n}\r\n" for n in range(10_000))
     got = await raw(gate.port, f"GET /authorize/csr HTTP/1.1\r\nHost: g\r\nConnection: close\r\n{many}\r\n".encode())
     assert got.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("chunks", [20, 400])
+@pytest.mark.parametrize("start", [b"GET /authorize/csr HTTP/1.1\r\nX-Filler: ", b"GET /"])
+async def test_a_head_that_does_not_end_ends_the_connection(gate: Gate, registry: Registry, start: bytes, chunks: int) -> None:
+    issued = await registry.registers()
+    got = await raw(gate.port, start + b"x" * 10_000 * chunks)
+    assert got.startswith(b"HTTP/1.1 413 Request Entity Too Large\r\n"), got
+    assert got.endswith(b"}}")
+    assert b'"errorCode":"430"' in got
+    await soon(gate, issued, PASSED)
 
 
 @pytest.mark.parametrize(

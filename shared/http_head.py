@@ -1,0 +1,50 @@
+"""A bound on the head of a request. uvicorn with httptools has none: it would collect headers for as long as they come."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES_MAX: Final = 131_072
+"""Bytes of request line and headers before the connection is given up. An edge may say no earlier, and go on with it."""
+LINGER_S: Final = 1.0
+"""How long what still comes is thrown away, so that the answer is read before the connection is reset."""
+
+DEFAULT_REFUSAL: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """HTTP/1.1 whose heads end within HEAD_BYTES_MAX. `config.app.head_refusal` is the whole answer to one that does not."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = False
+        self._head_bytes = 0
+        self._refused = False
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+                self._refuse()
+
+    def _refuse(self) -> None:
+        self._refused = True
+        self.headers.clear()
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(getattr(self.config.app, "head_refusal", DEFAULT_REFUSAL))
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
