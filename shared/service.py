@@ -202,6 +202,7 @@ def open_broker(name: str, settings: ServiceSettings) -> NatsBroker:
                     ValidationError: _refuse_invalid,
                     json.JSONDecodeError: _refuse_unreadable,
                     UnicodeDecodeError: _refuse_unreadable,
+                    RecursionError: _refuse_unreadable,  # of the JSON parser: arrays nested thousands deep
                     Exception: _refuse_unexpected,
                 }
             )
