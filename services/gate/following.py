@@ -14,7 +14,8 @@ from shared.events.registry import STREAM
 from shared.service import Readiness
 from shared.streams.buffer import Buffer
 from shared.streams.declare import stream_state
-from shared.streams.jetstream import ApiError, Connected
+from shared.streams.jetstream import ApiError, Connected, api, stored_message
+from shared.streams.message import message_hash
 from shared.streams.pull import Puller
 
 log = logging.getLogger(__name__)
@@ -24,13 +25,19 @@ BUFFER_BYTES: Final = 16 * 1024 * 1024
 APPLY_MAX: Final = 200
 """Events applied before other work gets its turn: a few milliseconds of them."""
 ASK_AGAIN_S: Final = 0.25
+LOOK_BACK_S: Final = 1.0
+
+
+class HistoryChanged(Exception):
+    """The stream now says something else where this process has read: only a new start, from its first message, knows what."""
 
 
 class Follower:
     """Keeps `apps` as the registry's stream says. `run` is its owner's background task.
 
     Not ready before it has applied everything that was in the stream at the start. An event that it cannot read stops it for
-    good: it is then not ready, because whatever it knows may be wrong.
+    good: it is then not ready, because whatever it knows may be wrong. A stream that is lost, and one that is being written
+    again from its log, changes nothing; one with another history ends the process, to start anew.
     """
 
     def __init__(self, nc: Connected, apps: Apps) -> None:
@@ -39,6 +46,7 @@ class Follower:
         self._buffer = Buffer(BUFFER_MESSAGES, BUFFER_BYTES)
         self._puller = Puller(nc, STREAM, subject=None, after=0, buffer=self._buffer, name="gate")
         self._position = 0
+        self._hash = b""
         self._goal: int | None = None
         self._poison = ""
         self.ready = False
@@ -59,6 +67,7 @@ class Follower:
             pulling = tasks.create_task(self._puller.run(), name="gate:registry")
             self._goal = await self._end_of_stream()
             self._mark_ready_at_goal()
+            looking_back = tasks.create_task(self._look_back(), name="gate:registry history")
             try:
                 while True:
                     await self._apply_some()
@@ -67,11 +76,13 @@ class Follower:
                 self._poison = str(error)
                 log.error("gate: no call passes until a release that knows better is started: %s", error)  # noqa: TRY400
                 pulling.cancel()
+                looking_back.cancel()
                 await asyncio.Event().wait()
 
     async def _apply_some(self) -> None:
         for held in await self._buffer.take(APPLY_MAX):
             self._position = react(self._apps, held.message, self._position)
+        self._hash = held.message.hash
         self._mark_ready_at_goal()
         await asyncio.sleep(0)
 
@@ -85,6 +96,20 @@ class Follower:
             if state is not None:
                 return state.last
             await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _look_back(self) -> None:
+        """While something is wrong with the stream: does it still hold, at our position, the message that was read?"""
+        while True:
+            await asyncio.sleep(LOOK_BACK_S)
+            if not self._puller.trouble or not self._position:
+                continue
+            position, expected = self._position, self._hash
+            try:
+                subject, _, headers, data = stored_message(await api(self._nc(), f"STREAM.MSG.GET.{STREAM}", {"seq": position}))
+            except (Unavailable, ApiError):
+                continue
+            if message_hash(subject, headers, data) != expected:
+                raise HistoryChanged(f"the stream {STREAM} holds another message at {position} than the one that was read")
 
     def _mark_ready_at_goal(self) -> None:
         if self.ready or self._goal is None or self._position < self._goal:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from services.gate.domain import Apps, Contradiction
 from shared.events.codec import UnknownEvent, parse_ce_type
 from shared.events.registry import CODEC, RegistryEvent
-from shared.streams.message import Message
+
+if TYPE_CHECKING:
+    from shared.streams.message import Message
 
 
 class Unreadable(Exception):

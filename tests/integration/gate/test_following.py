@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from shared.events.registry import AccountOpened, AppDeleted, TermsAccepted
 from shared.events.usage import UsageBatch
 from shared.streams.declare import delete_stream, ensure_stream, log_stream, usage_stream
-from tests.support.gates import Gate, Registry, running_gate, until
+from tests.support.gates import Gate, Registry, declare, running_gate, until
 
 
 async def test_it_is_rebuilt_from_the_stream_at_every_start(nats_url: str, registry: Registry) -> None:
@@ -66,6 +66,21 @@ async def test_a_stream_that_is_lost_and_written_again(gate: Gate, registry: Reg
     await until(lambda: _passes(gate, later), "the gate to go on")
     assert (await gate.call(issued)).status_code == 200
     await until(gate.ready, "the gate to be ready")
+
+
+async def test_a_stream_with_another_history_ends_the_process(gate: Gate, registry: Registry, nc: Client) -> None:
+    for _ in range(2):
+        issued = await registry.registers()
+    await until(lambda: _passes(gate, issued), "the application to be known")
+    await delete_stream(nc, "REGISTRY")
+    await declare(nc)
+    other = Registry(nc)
+    for _ in range(3):
+        later = await other.registers()
+    await asyncio.wait_for(asyncio.shield(gate.serving), 20)
+    async with running_gate(gate.settings.nats_url) as next_start:
+        assert (await next_start.call(issued)).status_code == 401
+        assert (await next_start.call(later)).status_code == 200
 
 
 async def passing(gate: Gate, registry: Registry, client_id: str) -> None:
