@@ -8,6 +8,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from shared.errors import Unavailable
 from shared.streams.jetstream import STREAM_NOT_FOUND, ApiError, StreamRefused, api
 
 USAGE_SUBJECTS: Final = ("usage.records.*", "usage.cloudevents")
@@ -15,6 +16,8 @@ DEADLETTER: Final = "DEADLETTER"
 _ONLY_AT_CREATION: Final = ("first_seq",)
 _READ_ONLY: Final = ("name", "metadata")
 _DUPLICATE_WINDOW_S: Final = 1.0
+STORE_FAILED: Final = 10049
+"""Seen for a moment after a stream of the same name was deleted; otherwise a disk that is full or broken."""
 
 
 class StreamState(msgspec.Struct, frozen=True):
@@ -152,6 +155,8 @@ async def _create(nc: Client, wanted: dict[str, Any]) -> StreamState:
     try:
         return _state(await api(nc, f"STREAM.CREATE.{wanted['name']}", wanted))
     except ApiError as error:
+        if error.err_code == STORE_FAILED:
+            raise Unavailable(f"nats-server could not make the stream {wanted['name']}: {error.description}.") from error
         raise StreamRefused(
             f"nats-server does not make the stream {wanted['name']}: {error.description}."
             " Replicas above 1 need a NATS cluster of that many servers; overlapping subjects mean that another stream took ours."

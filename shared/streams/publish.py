@@ -43,7 +43,11 @@ class WrongLastSequence(Exception):
 
 
 class TooBig(ValueError):
-    """One message is over the server's max_payload: sending it would cost the connection, so it was not sent."""
+    """The message at `index` of the batch is over the server's max_payload, which would cost the connection. Nothing was sent."""
+
+    def __init__(self, index: int, message: Outgoing, size_max: int) -> None:
+        super().__init__(f"a message of {message.size} bytes for {message.subject} is over max_payload, {size_max} bytes")
+        self.index = index
 
 
 def split_batches(
@@ -74,9 +78,9 @@ async def publish_batch(
         raise ValueError(f"an atomic batch holds 1 to {BATCH_MESSAGES_MAX} messages, not {len(messages)}")
     if not nc.is_connected:
         raise Unavailable("NATS is not connected.")
-    for message in messages:
+    for index, message in enumerate(messages):
         if message.size > nc.max_payload:
-            raise TooBig(f"a message of {message.size} bytes for {message.subject} is over max_payload, {nc.max_payload} bytes")
+            raise TooBig(index, message, nc.max_payload)
     expectation = {} if expected_last_sequence is None else {"Nats-Expected-Last-Sequence": str(expected_last_sequence)}
     last = messages[-1]
     try:

@@ -105,15 +105,20 @@ class Relay:
             events = await self._log.read(connection, self.relayed, BATCH_MESSAGES_MAX)
         for batch in split_batches(self._outgoing(event) for event in events):
             try:
-                stored = await publish_batch(self._nc(), batch, expected_last_sequence=self.relayed)
+                await self._publish(batch)
             except TooBig as error:
+                if error.index:
+                    await self._publish(batch[: error.index])
                 raise StreamRefused(
-                    f"An event after position {self.relayed} of the {self.service} log is too big for NATS: {error}."
+                    f"Event {self.relayed + 1} of the {self.service} log is too big for NATS: {error}."
                     " Raise max_payload on the NATS servers."
                 ) from error
-            if stored != self.relayed + len(batch):
-                raise StreamRefused(f"{self.stream} numbered event {self.relayed + len(batch)} as {stored}.")
-            self.relayed = stored
+
+    async def _publish(self, batch: list[Outgoing]) -> None:
+        stored = await publish_batch(self._nc(), batch, expected_last_sequence=self.relayed)
+        if stored != self.relayed + len(batch):
+            raise StreamRefused(f"{self.stream} numbered event {self.relayed + len(batch)} as {stored}.")
+        self.relayed = stored
 
     def _outgoing(self, event: Recorded) -> Outgoing:
         meta = msgspec.json.decode(event.meta, type=Meta)
