@@ -57,7 +57,12 @@ def main(program: Program[S], argv: Sequence[str] | None = None) -> int:
         return _migrate(program, settings)
     if chosen.rebuild:
         return _rebuild(program, settings)
-    return program.build(settings).run()
+    try:
+        service = program.build(settings)
+    except ValueError as error:  # a file or key that cannot be used, in plain words
+        _fail(str(error))
+        return USAGE_ERROR
+    return service.run()
 
 
 def read_settings(settings: type[S]) -> S | None:

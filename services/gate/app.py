@@ -21,7 +21,7 @@ from shared.events.usage import RECORDS_SUBJECT, UsageBatch
 from shared.ids import new_id
 from shared.main import Program
 from shared.service import Service
-from shared.settings import CatalogSettings, ServiceSettings
+from shared.settings import CatalogSettings, Port, ServiceSettings
 
 NAME: Final = "gate"
 
@@ -29,6 +29,7 @@ NAME: Final = "gate"
 class GateSettings(ServiceSettings, CatalogSettings):
     """What the gate needs to be told."""
 
+    http_port: Port = Field(8081, description="Port for /authorize, health, metrics and AsyncAPI")
     pepper: SecretStr = Field(description="64 hexadecimal digits, the registry's own: verifies Client Secrets")
     partitions: Annotated[int, Field(ge=1, le=256)] = Field(16, description="Partitions of usage; the same for metering")
     naver_unselected_answer: bool = Field(False, description="Answer 429/400 instead of 401/210 for a service not selected")
@@ -39,7 +40,7 @@ class GateSettings(ServiceSettings, CatalogSettings):
 
 
 def build(settings: GateSettings) -> Service:
-    """The service, ready to run. Raises CatalogBroken or ValueError when a setting is of no use."""
+    """The service, ready to run. Raises ValueError, in plain words, for a file or key that cannot be used."""
     clock, metrics, apps = SystemClock(), Metrics(), Apps()
     follower = Follower(lambda: service.nc, apps)
     committer = Committer(
