@@ -132,6 +132,7 @@ class Service:
             ws="none",
             lifespan="on",
             server_header=False,
+            proxy_headers=False,  # an edge decides itself whose X-Forwarded-For it believes
             timeout_graceful_shutdown=GRACE_S,
             h11_max_incomplete_event_size=65536,
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from services.console import app, cli
-from shared.main import Program, main
+from services.console import cli
+from services.console.app import PROGRAM
+from shared.main import main
 
 if __name__ == "__main__":
     if sys.argv[1:2] in (["token"], ["account"]):
         sys.exit(cli.main(sys.argv[1:]))
-    sys.exit(main(Program(app.NAME, app.SETTINGS, app.build, app.MIGRATIONS, app.rebuild)))
+    sys.exit(main(PROGRAM))

@@ -14,6 +14,7 @@ from services.console.commands import IssueToken, RevokeToken, TokenKept
 from services.console.http.api import make_edge
 from services.console.http.request import Services
 from services.console.mirrors import Mirrors
+from services.console.problems import head_refusal
 from services.console.settings import ConsoleSettings
 from services.console.tokens import Authenticator
 from shared.clock import SystemClock
@@ -23,6 +24,7 @@ from shared.eventlog.transact import Transactor
 from shared.eventlog.vault import Vault
 from shared.events.console import CODEC, ConsoleEvent
 from shared.ids import new_vault_key
+from shared.main import Program
 from shared.postgres import Pool, open_pool
 from shared.service import AsgiApp, Readiness, Receive, Scope, Send, Service
 
@@ -38,6 +40,7 @@ def build(settings: ConsoleSettings) -> Service:
     authenticator = Authenticator(clock)
     edge = _Edge()
     service = Service(NAME, settings, DESCRIPTION, edge)
+    service.head_refusal = head_refusal()
     edge.inner = make_edge(settings, authenticator, Services(lambda: service.nc), service.metrics)
 
     async def open_database() -> None:
@@ -65,6 +68,9 @@ async def rebuild(settings: ConsoleSettings) -> str:
     event_log = EventLog(CODEC, SystemClock())
     projected = await rebuild_tables(owner_dsn, NAME, event_log, projection.project, projection.TABLES)
     return f"{projected} events projected"
+
+
+PROGRAM: Final = Program(NAME, ConsoleSettings, build, MIGRATIONS, rebuild)
 
 
 class Tokens:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -50,6 +50,12 @@ class BodyTooSlow(TollbookError):
     status, code, title = 408, "body_too_slow", "Request body too slow"
 
 
+class HeadTooLarge(TollbookError):
+    """The request line and headers are over the size that is read."""
+
+    status, code, title = 431, "head_too_large", "Request headers too large"
+
+
 class RateLimited(TooManyRequests):
     """Too many failed sign-ins; `retry_after_s` says when to come back."""
 
@@ -88,6 +94,13 @@ def of_database(error: Exception) -> TollbookError:
     """What a failure of PostgreSQL is to the asker."""
     log.warning("console: PostgreSQL: %s", type(error).__name__)
     return Unavailable("The console's database does not answer now. Trying again later is safe.")
+
+
+def head_refusal() -> bytes:
+    """The whole answer, as it goes over the wire, to a request whose headers do not end."""
+    body = msgspec.json.encode(problem_document(HeadTooLarge("The request line and headers are too long.")))
+    head = f"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\n"
+    return f"{head}cache-control: no-store\r\nconnection: close\r\n\r\n".encode() + body
 
 
 DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError)
@@ -142,8 +155,8 @@ def _of_http(error: HTTPException) -> TollbookError:
             return unexpected(error)
 
 
-def install(app: FastAPI) -> None:
-    """Have every error of `app` answered as a problem."""
+def install(app: FastAPI, methods_at: Callable[[str], Iterable[str]]) -> None:
+    """Have every error of `app` answered as a problem. `methods_at` names the methods that a path knows."""
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, TollbookError)
@@ -153,10 +166,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return problem_response(of_validation(error.errors()))
 
-    async def http(_: Request, error: Exception) -> Response:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        allow = (error.headers or {}).get("Allow")
-        return problem_response(_of_http(error), {"Allow": allow} if allow else None)
+        headers = {"Allow": ", ".join(sorted(methods_at(request.url.path)))} if error.status_code == 405 else None
+        return problem_response(_of_http(error), headers)
 
     async def database(_: Request, error: Exception) -> Response:
         return problem_response(of_database(error))

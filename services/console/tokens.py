@@ -19,7 +19,7 @@ from services.console.problems import DATABASE_ERRORS, RateLimited, of_database
 from services.console.queries import TokenRow
 from services.console.ratelimit import FailureLimit, Remembered
 from shared.clock import Clock
-from shared.errors import Unauthenticated
+from shared.errors import Unauthenticated, Unavailable
 from shared.events.console import Role
 from shared.ids import new_token_id, new_token_secret
 from shared.postgres import Pool
@@ -93,32 +93,38 @@ class Authenticator:
         wait_s = self._failures.retry_after_s(*keys)
         if wait_s and digest not in self._good:
             raise RateLimited("Too many failed sign-ins. Wait as long as Retry-After says.", wait_s)
-        row = await self._find(match[1]) if match is not None else None
+        pool = self._pool()
+        row = await _find(pool, match[1]) if match is not None else None
         now = self._clock.now()
         if row is None or not hmac.compare_digest(row.verifier, digest) or not _usable(row, now):
             self._good.discard(digest)
             self._failures.failed(*keys)
             raise Unauthenticated(_DETAIL)
         self._good.add(digest)
-        await self._note_use(row, now)
+        await _note_use(pool, row, now)
         return Principal(row.account, f"token:{row.token_id}", frozenset(row.roles), row.token_id, row.expires_at)
 
-    async def _find(self, token_id: str) -> TokenRow | None:
-        assert self.pool is not None, "the pool is opened before the first request"
-        try:
-            return await queries.token_by_id(self.pool, token_id)
-        except DATABASE_ERRORS as error:
-            raise of_database(error) from error
+    def _pool(self) -> Pool:
+        if self.pool is None:
+            raise Unavailable("The console is starting. Trying again in a moment is safe.")
+        return self.pool
 
-    async def _note_use(self, row: TokenRow, now: datetime) -> None:
-        """Once a minute at most: so reading does not become writing."""
-        if row.last_used_at is not None and now - row.last_used_at < USE_NOTED_EVERY:
-            return
-        assert self.pool is not None, "the pool is opened before the first request"
-        try:
-            await queries.touch_token(self.pool, row.token_id, now)
-        except DATABASE_ERRORS as error:
-            raise of_database(error) from error
+
+async def _find(pool: Pool, token_id: str) -> TokenRow | None:
+    try:
+        return await queries.token_by_id(pool, token_id)
+    except DATABASE_ERRORS as error:
+        raise of_database(error) from error
+
+
+async def _note_use(pool: Pool, row: TokenRow, now: datetime) -> None:
+    """Once a minute at most: so reading does not become writing."""
+    if row.last_used_at is not None and now - row.last_used_at < USE_NOTED_EVERY:
+        return
+    try:
+        await queries.touch_token(pool, row.token_id, now)
+    except DATABASE_ERRORS as error:
+        raise of_database(error) from error
 
 
 def _usable(row: TokenRow, now: datetime) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from services.console import problems
@@ -59,6 +60,7 @@ _FIELD_PROBLEM: Final[dict[str, Any]] = {
         "hint": {"type": "string", "description": "The way out"},
     },
 }
+ROUTERS: Final = (terms.router, apps.router, usage.router)
 _STATUSES: Final = (400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 500, 503)
 _ALWAYS: Final = frozenset({401, 403, 404, 422, 429, 500, 503})
 _WITH_BODY: Final = frozenset({400, 408, 409, 413})
@@ -77,9 +79,9 @@ def make_api(services: Services) -> FastAPI:
         separate_input_output_schemas=False,
     )
     api.state.services = services
-    problems.install(api)
-    for router in (terms.router, apps.router, usage.router):
-        api.include_router(router, prefix="/v1")
+    problems.install(api, _methods_at)
+    for router in ROUTERS:
+        api.include_router(router)
     api.openapi = lambda: _document(api)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return api
 
@@ -88,6 +90,12 @@ def make_edge(settings: ConsoleSettings, authenticator: Authenticator, services:
     """The whole edge: bounds and sign-in first, then the routes."""
     api = BodyBounds(make_api(services))
     return Boundary(SignIn(api, authenticator, settings.proxies()), metrics)
+
+
+def _methods_at(path: str) -> set[str]:
+    """Of all routes with this path: the framework names only the first one's."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
 
 
 def _document(api: FastAPI) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from services.console.tokens import Principal
 from shared.commands import metering, registry
 from shared.errors import NotFound, Unavailable
 
-router = APIRouter(prefix="/apps", tags=["apps"])
+router = APIRouter(prefix="/v1/apps", tags=["apps"])
 
 
 class PageQuery(BaseModel):

@@ -11,7 +11,7 @@ from services.console.http.request import Behind, CommandId, Member, NothingAske
 from shared.commands import registry
 from shared.events.console import Role
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 
 class Account(registry.AccountView):

@@ -15,7 +15,7 @@ from shared.commands import metering, registry
 from shared.commands.base import Message
 from shared.errors import InvalidInput, NotFound, Unavailable
 
-router = APIRouter(prefix="/apps", tags=["usage"])
+router = APIRouter(prefix="/v1/apps", tags=["usage"])
 
 USAGE_TIMEOUT_S: Final = 1.5
 """How long an answer waits for usage that it can do without."""
