@@ -1,0 +1,1 @@
+"""Metering: what was counted, for whom, in which window. Exactly once."""

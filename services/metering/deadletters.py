@@ -1,0 +1,71 @@
+"""Dead letters: what did not count, kept in the stream DEADLETTER with its reason, so that nothing is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final
+
+from nats.aio.client import Client
+
+from services.metering.rejection import Rejected
+from shared.streams.publish import Outgoing, publish_batch
+
+SUBJECT: Final = "deadletter.usage"
+DUPLICATE_WINDOW_S: Final = 120.0
+"""A transaction that is tried again publishes its dead letters again: JetStream keeps one of them."""
+AT_ONCE_MAX: Final = 100
+REASON_MAX: Final = 500
+_NOT_SHOWN: Final = re.compile(r"[^\x20-\x7e]")
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+def letter(rejected: Rejected, bytes_max: int) -> Outgoing:
+    """The dead letter: the original bytes (of the records, when only they are bad), and where they came from in headers.
+
+    Headers `tollbook-*` say why, and name stream, subject, sequence and time of the original; `tollbook-original-<name>` are the
+    original's own. What would not fit into `bytes_max` is left out: first those, then the end of the data, which the original
+    in USAGE still has.
+    """
+    message = rejected.message
+    number = "" if rejected.number is None else f"-{rejected.number}"
+    headers = {
+        "Nats-Msg-Id": f"{message.stream}-{message.sequence}{number}",
+        "tollbook-why": rejected.why.value,
+        "tollbook-reason": _NOT_SHOWN.sub("?", rejected.reason)[:REASON_MAX],
+        "tollbook-stream": message.stream,
+        "tollbook-subject": _NOT_SHOWN.sub("?", message.subject),
+        "tollbook-sequence": str(message.sequence),
+        "tollbook-recorded-at": message.recorded_at.isoformat(),
+    }
+    if rejected.number is not None:
+        headers["tollbook-record"] = str(rejected.number)
+        headers["tollbook-records"] = str(rejected.records)
+    originals = {f"tollbook-original-{_name(name)}": _value(value) for name, value in message.headers.items()}
+    data = message.data if rejected.data is None else rejected.data
+    whole = Outgoing(SUBJECT, data, {**headers, **originals})
+    if whole.size <= bytes_max:
+        return whole
+    bare = Outgoing(SUBJECT, data, {**headers, "tollbook-left-out": "headers"})
+    if bare.size <= bytes_max:
+        return bare
+    headers["tollbook-left-out"] = f"headers, and the data after byte {bytes_max // 2} of {len(data)}"
+    return Outgoing(SUBJECT, data[: bytes_max // 2], headers)
+
+
+async def publish(nc: Client, rejected: Sequence[Rejected]) -> None:
+    """Store dead letters; returns when JetStream has acknowledged all. Raises Unavailable."""
+    letters = (letter(one, nc.max_payload) for one in rejected)
+    while some := list(islice(letters, AT_ONCE_MAX)):
+        await asyncio.gather(*(publish_batch(nc, [one], expected_last_sequence=None) for one in some))
+
+
+def _name(name: str) -> str:
+    return _NOT_IN_NAMES.sub("_", name)
+
+
+def _value(value: str) -> str:
+    """As it came, but for what cannot be written in a header again."""
+    return value.encode("utf-8", "replace").decode("utf-8").replace("\r", " ").replace("\n", " ")

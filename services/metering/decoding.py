@@ -1,0 +1,217 @@
+"""What a message of USAGE says: a batch of records, a single event, or nothing that can be read. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from services.metering.rejection import BadRecord, Rejected, Why, reject_records
+from shared.events.codec import UnknownEvent, parse_ce_type
+from shared.events.usage import (
+    CLOUDEVENTS_SUBJECT,
+    CODEC,
+    JSON,
+    MSGPACK,
+    RECORDS_MAX,
+    RECORDS_SUBJECT,
+    PublisherId,
+    UsageBatch,
+    UsageRecord,
+    UsageRecorded,
+)
+from shared.streams.cloudevents import Malformed, parse_cloudevent
+from shared.streams.message import Message
+from shared.windows import to_us
+
+DIGEST_BYTES: Final = 16
+_PUBLISHER: Final = re.compile(r"[\x21-\x7e]{1,64}", re.ASCII)
+_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
+"""What decoding bytes from anyone may raise."""
+
+
+class Batch(NamedTuple):
+    """A UsageBatch and the message that it came in.
+
+    `unreadable` are the records that could not be decoded; `batch` has the others, and `written_at` says where each of them stood
+    (empty: where it stands).
+    """
+
+    message: Message
+    partition: int
+    batch: UsageBatch
+    unreadable: Sequence[Rejected] = ()
+    written_at: Sequence[int] = ()
+
+
+class Single(NamedTuple):
+    """One record from a CloudEvent. `key` tells the event (source and id), `digest` its payload."""
+
+    message: Message
+    record: UsageRecord
+    key: bytes
+    digest: bytes
+
+
+Item = Batch | Single | Rejected
+
+
+class _LooseBatch(msgspec.Struct, frozen=True):
+    """A UsageBatch whose records are looked at one by one."""
+
+    publisher: PublisherId
+    seq: int
+    records: list[msgspec.Raw]
+    retracted: bool = False
+
+
+class _Format(NamedTuple):
+    """How one media type is read and written."""
+
+    batch: Callable[[bytes], UsageBatch]
+    loose: Callable[[bytes], _LooseBatch]
+    record: Callable[[msgspec.Raw], UsageRecord]
+    encode: Callable[[object], bytes]
+
+
+_FORMATS: Final = {
+    MSGPACK: _Format(
+        msgspec.msgpack.Decoder(UsageBatch).decode,
+        msgspec.msgpack.Decoder(_LooseBatch).decode,
+        msgspec.msgpack.Decoder(UsageRecord).decode,
+        msgspec.msgpack.Encoder().encode,
+    ),
+    JSON: _Format(
+        msgspec.json.Decoder(UsageBatch).decode,
+        msgspec.json.Decoder(_LooseBatch).decode,
+        msgspec.json.Decoder(UsageRecord).decode,
+        msgspec.json.Encoder().encode,
+    ),
+}
+
+
+def read(message: Message) -> Item:
+    """What the message says; `Rejected` when that cannot be made out."""
+    if message.subject == CLOUDEVENTS_SUBJECT:
+        return _read_event(message)
+    return _read_batch(message)
+
+
+def content_type(message: Message) -> str:
+    """The media type of a message, without its parameters."""
+    return message.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def encode_records(message: Message, records: Sequence[UsageRecord]) -> bytes:
+    """Records of a batch as they were written in it: one of them alone, several as an array."""
+    encode = _FORMATS[content_type(message)].encode
+    return encode(records[0]) if len(records) == 1 else encode(records)
+
+
+def digest_of(records: Sequence[UsageRecord]) -> bytes:
+    """DIGEST_BYTES bytes that tell these records from others."""
+    return hashlib.blake2b(_FORMATS[MSGPACK].encode(records), digest_size=DIGEST_BYTES).digest()
+
+
+def _read_batch(message: Message) -> Item:
+    media = content_type(message)
+    partition = message.subject.removeprefix(f"{RECORDS_SUBJECT}.")
+    format_ = _FORMATS.get(media)
+    if format_ is None:
+        return Rejected(message, Why.CONTENT_TYPE, f"Content-Type is {media or 'missing'!r}: use {MSGPACK} or {JSON}")
+    if not partition.isdecimal():
+        return Rejected(message, Why.UNREADABLE, f"{partition!r} is not the number of a partition")
+    try:
+        read_batch = Batch(message, int(partition), format_.batch(message.data))
+    except _UNREADABLE as error:
+        try:
+            read_batch = _read_loosely(message, int(partition), format_)
+        except _UNREADABLE:
+            return Rejected(message, Why.UNREADABLE, f"not a UsageBatch: {error}")
+    if _PUBLISHER.fullmatch(read_batch.batch.publisher) is None:
+        return Rejected(message, Why.UNREADABLE, "publisher: 1 to 64 printable ASCII characters without space are allowed")
+    return read_batch
+
+
+def _read_loosely(message: Message, partition: int, format_: _Format) -> Batch:
+    """The batch with the records that can be decoded, and the others. Raises what decoding raises if that is not the trouble."""
+    loose = format_.loose(message.data)
+    if len(loose.records) > RECORDS_MAX:
+        raise msgspec.ValidationError(f"more than {RECORDS_MAX} records")
+    records: list[UsageRecord] = []
+    written_at: list[int] = []
+    bad: list[BadRecord] = []
+    for index, raw in enumerate(loose.records):
+        try:
+            records.append(format_.record(raw))
+            written_at.append(index)
+        except _UNREADABLE as error:
+            bad.append(BadRecord(index, Why.INVALID_RECORD, _named(str(error)), index))
+
+    def written(places: Sequence[int]) -> bytes:
+        raws = [loose.records[place] for place in places]
+        return bytes(raws[0]) if len(raws) == 1 else format_.encode(raws)
+
+    envelope = {"publisher": loose.publisher, "seq": loose.seq, "records": [], "retracted": loose.retracted}
+    batch = msgspec.structs.replace(msgspec.convert(envelope, UsageBatch), records=records)
+    return Batch(message, partition, batch, tuple(reject_records(message, bad, written)), written_at)
+
+
+def _read_event(message: Message) -> Item:
+    event = parse_cloudevent(message.headers, message.data)
+    if isinstance(event, Malformed):
+        return Rejected(message, Why.UNREADABLE, f"not a CloudEvent: {event.reason}")
+    try:
+        service, type_, schema = parse_ce_type(event.type)
+        if service != CODEC.service:
+            return Rejected(message, Why.UNKNOWN_TYPE, f"ce-type: {event.type!r} is not an event of usage")
+        recorded = CODEC.decode(type_, schema, event.data)
+        occurred_at_us = _occurred_at_us(recorded, event.time, message)
+    except UnknownEvent as error:
+        return Rejected(message, Why.UNKNOWN_TYPE, f"ce-type: {error}")
+    except _UNREADABLE as error:
+        return Rejected(message, Why.INVALID_RECORD, f"data: {_named(str(error))}")
+    record = UsageRecord(recorded.client_id, recorded.service, occurred_at_us, recorded.quantity)
+    stated = record if recorded.occurred_at or event.time else msgspec.structs.replace(record, occurred_at_us=0)
+    return Single(message, record, _key(event.source, event.id), digest_of([stated]))
+
+
+def _occurred_at_us(recorded: UsageRecorded, event_time: datetime | None, message: Message) -> int:
+    if recorded.occurred_at is not None and recorded.occurred_at.tzinfo is None:
+        raise ValueError("Expected an offset from UTC, such as Z - at `$.occurred_at`")
+    return to_us(recorded.occurred_at or event_time or message.recorded_at)
+
+
+def _key(source: str, id_: str) -> bytes:
+    return hashlib.blake2b(f"{len(source)}:{source}{id_}".encode(), digest_size=DIGEST_BYTES).digest()
+
+
+_FIELDS: Final = UsageRecord.__struct_fields__
+_AT: Final = re.compile(r"(.*) - at `\$(?:\.(\w+)|\[(\d+)\])`", re.ASCII)
+
+
+def _named(problem: str) -> str:
+    """msgspec's message with the field's name in front."""
+    found = _AT.fullmatch(problem)
+    if found is None:
+        return problem
+    text, name, number = found.groups()
+    if name is None:
+        name = _FIELDS[int(number)] if int(number) < len(_FIELDS) else f"[{number}]"
+    return f"{name}: {text}"
+
+
+def chunks(messages: Sequence[Message], bytes_max: int) -> Iterator[Sequence[Message]]:
+    """Cut a run of messages, in order, so that decoding one piece does not take the memory of all."""
+    start, size = 0, 0
+    for index, message in enumerate(messages):
+        if index > start and size + len(message.data) > bytes_max:
+            yield messages[start:index]
+            start, size = index, 0
+        size += len(message.data)
+    if start < len(messages):
+        yield messages[start:]

@@ -1,0 +1,90 @@
+"""Which applications there are, as counting needs it: remembered, and always as new as the transaction that asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import asyncpg
+
+from services.metering.domain import CLIENT_ID, App
+from shared.clock import Clock
+from shared.errors import Unavailable
+from shared.events.registry import STREAM as REGISTRY
+from shared.postgres import Connection
+from shared.streams.declare import stream_state
+from shared.streams.jetstream import Connected
+from shared.windows import civil, to_us
+
+REGISTRY_CONSUMER: Final = "metering-registry"
+APPS_MAX: Final = 200_000
+"""Applications remembered, at most: about 100 MB."""
+REGISTRY_WAIT_S: Final = 5.0
+REGISTRY_POLL_S: Final = 0.02
+
+_CHANGED: Final = """
+    SELECT client_id, account, zone, deleted_at, position FROM app JOIN account USING (account) WHERE position > $1
+"""
+_SOME: Final = """
+    SELECT client_id, account, zone, deleted_at, position FROM app JOIN account USING (account) WHERE client_id = ANY($1::text[])
+"""
+_NEWEST: Final = "SELECT coalesce(max(position), 0) FROM app"
+_CHECKPOINT: Final = "SELECT sequence FROM checkpoint WHERE consumer = $1 AND stream = $2 AND subject = ''"
+
+
+class Directory:
+    """The applications that records spoke of lately."""
+
+    def __init__(self, nc: Connected, clock: Clock) -> None:
+        self._nc = nc
+        self._clock = clock
+        self._apps: dict[str, App] = {}
+        self._position: int | None = None
+
+    async def refresh(self, connection: Connection) -> None:
+        """Bring what is remembered up to date. First in every transaction."""
+        if self._position is None or len(self._apps) > APPS_MAX:
+            self._apps.clear()
+            self._position = await connection.fetchval(_NEWEST)
+            return
+        for row in await connection.fetch(_CHANGED, self._position):
+            self._apps[row["client_id"]] = _app(row)
+            self._position = max(self._position, row["position"])
+
+    async def load(self, connection: Connection, client_ids: Iterable[str]) -> Mapping[str, App]:
+        """A directory with those of the applications that exist.
+
+        One that is not there is looked for again when everything that the registry had decided by now has come here. Raises
+        Unavailable when that takes too long.
+        """
+        missing = self._missing(client_ids)
+        if missing:
+            await self._fetch(connection, missing)
+            missing = self._missing(missing)
+        if missing:
+            await self.await_registry(connection)
+            await self._fetch(connection, missing)
+        return self._apps
+
+    async def await_registry(self, connection: Connection, timeout_s: float = REGISTRY_WAIT_S) -> None:
+        """Wait until every event that is in the registry's stream now has been applied here, by whichever worker."""
+        state = await stream_state(self._nc(), REGISTRY)
+        end = 0 if state is None else state.last
+        deadline = self._clock.monotonic() + timeout_s
+        while (await connection.fetchval(_CHECKPOINT, REGISTRY_CONSUMER, REGISTRY) or 0) < end:
+            if self._clock.monotonic() > deadline:
+                raise Unavailable(f"The registry's event {end} has not been applied here within {timeout_s:g} s.")
+            await asyncio.sleep(REGISTRY_POLL_S)
+
+    def _missing(self, client_ids: Iterable[str]) -> list[str]:
+        return [one for one in client_ids if one not in self._apps and CLIENT_ID.fullmatch(one)]
+
+    async def _fetch(self, connection: Connection, client_ids: list[str]) -> None:
+        for row in await connection.fetch(_SOME, client_ids):
+            self._apps[row["client_id"]] = _app(row)
+
+
+def _app(row: asyncpg.Record) -> App:
+    deleted_at = row["deleted_at"]
+    return App(row["account"], civil(row["zone"]), None if deleted_at is None else to_us(deleted_at))

@@ -1,0 +1,102 @@
+"""What the calendar asks for: new days on the dashboards, and forgetting what is too old to be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+from typing import Final
+
+from services.metering.dashboard import BUCKET
+from services.metering.domain import REMEMBERED_US
+from shared.clock import Clock
+from shared.events.usage import CLOUDEVENTS_SUBJECT
+from shared.postgres import Connection, Pool
+from shared.streams.passing import may_pass
+from shared.windows import civil
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 2.0
+FORGET_S: Final = 600.0
+FORGET_ROWS: Final = 5_000
+ACQUIRE_S: Final = 10.0
+REMEMBERED: Final = timedelta(microseconds=REMEMBERED_US)
+
+_ZONES: Final = "SELECT DISTINCT zone FROM account"
+_NEW_DAY: Final = """
+    INSERT INTO rollover AS r (zone, day_start) VALUES ($1, $2)
+    ON CONFLICT (zone) DO UPDATE SET day_start = excluded.day_start WHERE r.day_start < excluded.day_start RETURNING zone
+"""
+_MARK_ZONE: Final = """
+    INSERT INTO kv_dirty (bucket, key)
+    SELECT $2, account || '.' || client_id || '.' || service
+    FROM app JOIN account USING (account), unnest(services) AS service
+    WHERE zone = $1 AND deleted_at IS NULL ORDER BY 2
+    ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
+"""
+# Measured from what is counted, not from now: when USAGE is counted again from its beginning, old repetitions come again too.
+_FORGET_PUBLISHERS: Final = """
+    DELETE FROM publisher_position AS p USING progress AS g
+    WHERE g.subject = 'usage.records.' || p.partition AND p.recorded_at < g.recorded_at - $1::interval
+"""
+_FORGET_EVENTS: Final = """
+    DELETE FROM counted_event WHERE ctid = ANY(ARRAY(
+        SELECT e.ctid FROM counted_event AS e
+        WHERE e.recorded_at < (SELECT recorded_at FROM progress WHERE subject = $1) - $2::interval LIMIT $3))
+"""
+
+
+class Housekeeping:
+    """Works while it is held: one worker does it for all."""
+
+    def __init__(self, pool: Pool, clock: Clock) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._held = False
+        self._forgot_at: float | None = None
+
+    async def begin(self) -> None:
+        """This worker's turn."""
+        self._held = True
+
+    async def end(self) -> None:
+        """Another's turn."""
+        self._held = False
+
+    async def run(self) -> None:
+        """Look every LOOK_S, until cancelled."""
+        while True:
+            try:
+                if self._held:
+                    await self.look()
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+                log.warning("metering: housekeeping waits: %s", error or type(error).__name__)
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Do what is due."""
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            await open_days(connection, self._clock.now())
+            if self._forgot_at is None or self._clock.monotonic() - self._forgot_at >= FORGET_S:
+                await forget(connection)
+                self._forgot_at = self._clock.monotonic()
+
+
+async def open_days(connection: Connection, now: datetime) -> None:
+    """Have the dashboards show the new windows of every zone in which a day has begun."""
+    for row in await connection.fetch(_ZONES):
+        day = civil(row["zone"]).day(now)
+        async with connection.transaction():
+            if await connection.fetchval(_NEW_DAY, row["zone"], day.start) is not None:
+                await connection.execute(_MARK_ZONE, row["zone"], BUCKET)
+
+
+async def forget(connection: Connection) -> None:
+    """Forget publishers and events so old that what repeats them is too old to count."""
+    await connection.execute(_FORGET_PUBLISHERS, REMEMBERED)
+    forgotten = f"DELETE {FORGET_ROWS}"
+    while forgotten == f"DELETE {FORGET_ROWS}":  # a piece at a time, so that no statement takes long
+        forgotten = await connection.execute(_FORGET_EVENTS, CLOUDEVENTS_SUBJECT, REMEMBERED, FORGET_ROWS)

@@ -1,0 +1,95 @@
+"""USAGE into counters: what the consumer does with each batch of messages, in its transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Container, Mapping, Sequence
+from typing import Final
+
+from services.metering import deadletters, store
+from services.metering.decoding import chunks, read
+from services.metering.directory import Directory
+from services.metering.domain import Outcome, Position, PublisherKey, Tally, needs
+from services.metering.metrics import Metrics
+from shared.postgres import Connection
+from shared.streams.jetstream import Connected
+from shared.streams.message import Message
+
+CHUNK_BYTES: Final = 1024 * 1024
+"""Decoded at once: about 20,000 records, some 30 ms of work between two looks at everything else that waits."""
+SECRETS_MAX: Final = 100_000
+"""Secrets whose last use is remembered."""
+USE_ACCURACY_US: Final = 60_000_000
+"""The last use of a secret is written at most once in this time."""
+
+
+class Ingest:
+    """Counts USAGE. `services` are the ids of the catalog. `handle` is the consumer's Handle."""
+
+    def __init__(self, services: Container[str], directory: Directory, nc: Connected, metrics: Metrics) -> None:
+        self._services = services
+        self._directory = directory
+        self._nc = nc
+        self._metrics = metrics
+        self._uses = Uses()
+
+    async def handle(self, connection: Connection, messages: Sequence[Message]) -> None:
+        """Count the messages. Raises Unavailable when the registry's events or the dead letters have to wait."""
+        newest = {message.subject: message for message in messages}
+        self._uses.begin(messages)
+        await self._directory.refresh(connection)
+        positions: dict[PublisherKey, Position] = {}
+        events: dict[bytes, bytes] = {}
+        asked: set[str] = set()
+        tally: Tally | None = None
+        for chunk in chunks(messages, CHUNK_BYTES):
+            items = [read(message) for message in chunk]
+            needed = needs(items)
+            directory = await self._directory.load(connection, needed.client_ids - asked)
+            asked |= needed.client_ids
+            positions |= await store.read_positions(connection, needed.publishers - positions.keys())
+            events |= await store.read_events(connection, needed.events - events.keys())
+            tally = tally or Tally(self._services, directory, positions, events)
+            for item in items:
+                tally.add(item)
+            await asyncio.sleep(0)
+        assert tally is not None, "a batch has messages"
+        outcome = tally.outcome()
+        await self._tell(connection, outcome, newest)
+        await store.move_positions(connection, outcome.positions)
+        await store.remember_events(connection, outcome.events, newest)
+        await store.add_counts(connection, outcome.counters)
+        await store.mark_counted(connection, outcome.counters, directory)
+        await store.use_secrets(connection, self._uses.to_write(outcome.secrets_used))
+        await store.move_progress(connection, newest)
+        self._metrics.counted(outcome, len(messages))
+
+    async def _tell(self, connection: Connection, outcome: Outcome, newest: Mapping[str, Message]) -> None:
+        """Publish the dead letters, before the transaction that passes over them commits."""
+        if outcome.rejected:
+            told = await store.read_told(connection, newest)
+            fresh = [one for one in outcome.rejected if one.message.sequence > told.get(one.message.subject, 0)]
+            await deadletters.publish(self._nc(), fresh)
+
+
+class Uses:
+    """Which secrets' last use is due to be written: at most one write a minute for each."""
+
+    def __init__(self) -> None:
+        self._written: dict[tuple[str, str], int] = {}
+        self._reached: dict[str, int] = {}
+
+    def begin(self, messages: Sequence[Message]) -> None:
+        """Look whether these messages come again: then their transaction failed, and what was remembered may not be written."""
+        for message in messages:
+            if message.sequence <= self._reached.get(message.subject, 0):
+                self._written.clear()
+            self._reached[message.subject] = message.sequence
+
+    def to_write(self, used: Mapping[tuple[str, str], int]) -> Mapping[tuple[str, str], int]:
+        """Those of the uses that are to be written now (last use in microseconds since 1970, by client and secret id)."""
+        if len(self._written) > SECRETS_MAX:
+            self._written.clear()
+        due = {key: us for key, us in used.items() if us >= self._written.get(key, -USE_ACCURACY_US) + USE_ACCURACY_US}
+        self._written.update(due)
+        return due

@@ -1,0 +1,93 @@
+"""What the registry decided, as rows of metering's own: pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, assert_never
+
+import msgspec
+
+from services.metering.dashboard import BUCKET
+from shared.eventlog.changes import Change
+from shared.events.codec import UnknownEvent, parse_ce_type
+from shared.events.registry import (
+    CODEC,
+    AccountOpened,
+    AppDeleted,
+    AppEdited,
+    AppRegistered,
+    RegistryEvent,
+    SecretReissued,
+    SecretRevoked,
+    SelectedService,
+    ServiceActivated,
+    TermsAccepted,
+)
+from shared.streams.cloudevents import Malformed, parse_cloudevent
+from shared.streams.message import Message
+
+_OPEN_ACCOUNT: Final = "INSERT INTO account (account, zone) VALUES ($1, $2)"
+_REGISTER: Final = """
+    INSERT INTO app (client_id, account, services, registered_at, position) VALUES ($1, $2, $3, $4, $5)
+"""
+_EDIT: Final = "UPDATE app SET services = $2, position = $3 WHERE client_id = $1"
+_DELETE: Final = "UPDATE app SET deleted_at = $2, position = $3 WHERE client_id = $1"
+_MARK_APP: Final = """
+    INSERT INTO kv_dirty (bucket, key)
+    SELECT DISTINCT $2::text, a.account || '.' || a.client_id || '.' || s.service
+    FROM app AS a, LATERAL (
+        SELECT unnest(a.services) UNION SELECT service FROM counter WHERE client_id = a.client_id) AS s(service)
+    WHERE a.client_id = $1 ORDER BY 2
+    ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
+"""
+
+
+class Unreadable(Exception):
+    """A message of the registry's stream that this release cannot apply; the text says why."""
+
+
+def decode(message: Message) -> tuple[RegistryEvent, datetime]:
+    """The event, and when the registry recorded it. Raises Unreadable."""
+    found = parse_cloudevent(message.headers, message.data)
+    if isinstance(found, Malformed):
+        raise Unreadable(found.reason)
+    if found.time is None:
+        raise Unreadable("it has no ce-time")
+    try:
+        service, type_, schema = parse_ce_type(found.type)
+        event = CODEC.decode(type_, schema, found.data)
+    except (UnknownEvent, msgspec.MsgspecError) as error:
+        raise Unreadable(str(error)) from error
+    if service != CODEC.service:
+        raise Unreadable(f"an event of {service} does not belong into {message.stream}")
+    return event, found.time
+
+
+def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Change]:
+    """The rows that change with event number `position` of the registry's log, which was recorded at `recorded_at`."""
+    match event:
+        case AccountOpened():
+            return [Change(_OPEN_ACCOUNT, (event.account, event.zone))]
+        case AppRegistered():
+            row = (event.client_id, event.account, _ids(event.services), recorded_at, position)
+            return [Change(_REGISTER, row), _mark_all_of(event.client_id)]
+        case AppEdited():
+            return [
+                _mark_all_of(event.client_id),  # those that are deselected with it
+                Change(_EDIT, (event.client_id, _ids(event.services), position)),
+                _mark_all_of(event.client_id),
+            ]
+        case AppDeleted():
+            return [Change(_DELETE, (event.client_id, recorded_at, position)), _mark_all_of(event.client_id)]
+        case TermsAccepted() | SecretReissued() | SecretRevoked() | ServiceActivated():
+            return []
+        case _:
+            assert_never(event)
+
+
+def _ids(services: tuple[SelectedService, ...]) -> list[str]:
+    return [selected.service for selected in services]
+
+
+def _mark_all_of(client_id: str) -> Change:
+    return Change(_MARK_APP, (client_id, BUCKET))

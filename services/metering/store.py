@@ -1,0 +1,150 @@
+"""The rows of counting: what is read before a tally and written after it. One statement each; rows sorted by key, so that two
+workers never lock in opposite orders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from services.metering.dashboard import BUCKET, key_of
+from services.metering.domain import App, Count, CounterKey, Position, PublisherKey
+from shared.events.usage import CLOUDEVENTS_SUBJECT
+from shared.postgres import Connection
+from shared.streams.message import Message
+from shared.windows import from_us, to_us
+
+_ADD: Final = """
+    INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[])
+    ON CONFLICT (client_id, service, period, window_start) DO UPDATE
+    SET calls = c.calls + excluded.calls, units = c.units + excluded.units, late_units = c.late_units + excluded.late_units
+"""
+_POSITIONS: Final = """
+    SELECT publisher, partition, seq, retracted, recorded_at, rejected, digest FROM publisher_position
+    JOIN unnest($1::text[], $2::int[]) AS wanted(publisher, partition) USING (publisher, partition)
+"""
+_MOVE: Final = """
+    INSERT INTO publisher_position (publisher, partition, seq, retracted, recorded_at, rejected, digest)
+    SELECT publisher, partition, seq, retracted, recorded_at, rejected::int[], digest
+    FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bool[], $5::timestamptz[], $6::text[], $7::bytea[])
+        AS m(publisher, partition, seq, retracted, recorded_at, rejected, digest)
+    ON CONFLICT (publisher, partition) DO UPDATE SET seq = excluded.seq, retracted = excluded.retracted,
+        recorded_at = excluded.recorded_at, rejected = excluded.rejected, digest = excluded.digest
+"""
+_EVENTS: Final = "SELECT key, digest FROM counted_event WHERE key = ANY($1::bytea[])"
+_REMEMBER_EVENTS: Final = """
+    INSERT INTO counted_event (key, digest, recorded_at)
+    SELECT key, digest, $3 FROM unnest($1::bytea[], $2::bytea[]) AS e(key, digest)
+"""
+_USE: Final = """
+    INSERT INTO credential_use AS c (client_id, secret_id, last_used_at)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+    ON CONFLICT (client_id, secret_id) DO UPDATE SET last_used_at = greatest(c.last_used_at, excluded.last_used_at)
+"""
+_MARK: Final = """
+    INSERT INTO kv_dirty (bucket, key) SELECT $1, k FROM unnest($2::text[]) AS k
+    ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
+"""
+_TOLD: Final = "SELECT subject, told FROM progress WHERE subject = ANY($1::text[])"
+_PROGRESS: Final = """
+    INSERT INTO progress AS p (subject, sequence, recorded_at, told)
+    SELECT subject, sequence, recorded_at, sequence
+    FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS m(subject, sequence, recorded_at)
+    ON CONFLICT (subject) DO UPDATE SET sequence = excluded.sequence, recorded_at = excluded.recorded_at,
+        told = greatest(p.told, excluded.told)
+"""
+
+
+async def read_positions(connection: Connection, publishers: Iterable[PublisherKey]) -> dict[PublisherKey, Position]:
+    """How far these publishers are counted; those that are new are absent."""
+    wanted = list(publishers)
+    rows = await connection.fetch(_POSITIONS, [key[0] for key in wanted], [key[1] for key in wanted]) if wanted else []
+    return {
+        (row["publisher"], row["partition"]): Position(
+            row["seq"], row["retracted"], to_us(row["recorded_at"]), tuple(row["rejected"]), row["digest"]
+        )
+        for row in rows
+    }
+
+
+async def read_events(connection: Connection, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+    """The digests of those of these single events that were counted."""
+    wanted = list(keys)
+    return {row["key"]: row["digest"] for row in await connection.fetch(_EVENTS, wanted)} if wanted else {}
+
+
+async def read_told(connection: Connection, subjects: Iterable[str]) -> dict[str, int]:
+    """Up to which sequence dead letters were published, by subject."""
+    return {row["subject"]: row["told"] for row in await connection.fetch(_TOLD, list(subjects))}
+
+
+async def add_counts(connection: Connection, counters: Mapping[CounterKey, Count]) -> None:
+    """Let the counters grow."""
+    rows = sorted(counters.items(), key=_counter_key)
+    if not rows:
+        return
+    starts = {key.window_start_us: from_us(key.window_start_us) for key in counters}
+    await connection.execute(
+        _ADD,
+        [key.client_id for key, _ in rows],
+        [key.service for key, _ in rows],
+        [key.period for key, _ in rows],
+        [starts[key.window_start_us] for key, _ in rows],
+        [count.calls for _, count in rows],
+        [count.units for _, count in rows],
+        [count.late_units for _, count in rows],
+    )
+
+
+async def mark_counted(connection: Connection, counters: Mapping[CounterKey, Count], directory: Mapping[str, App]) -> None:
+    """Have the dashboards show what the counters have become."""
+    pairs = {(key.client_id, key.service) for key in counters}
+    keys = sorted(key_of(directory[client_id].account, client_id, service) for client_id, service in pairs)
+    if keys:
+        await connection.execute(_MARK, BUCKET, keys)
+
+
+async def move_positions(connection: Connection, positions: Mapping[PublisherKey, Position]) -> None:
+    """Remember how far publishers are counted."""
+    rows = sorted(positions.items(), key=lambda row: row[0])
+    if not rows:
+        return
+    await connection.execute(
+        _MOVE,
+        [key[0] for key, _ in rows],
+        [key[1] for key, _ in rows],
+        [position.seq for _, position in rows],
+        [position.retracted for _, position in rows],
+        [from_us(position.recorded_at_us) for _, position in rows],
+        [f"{{{','.join(map(str, position.rejected))}}}" for _, position in rows],
+        [position.fingerprint() for _, position in rows],
+    )
+
+
+async def remember_events(connection: Connection, events: Mapping[bytes, bytes], newest: Mapping[str, Message]) -> None:
+    """Remember counted single events; `newest` is the newest message by subject."""
+    if events:
+        recorded_at = newest[CLOUDEVENTS_SUBJECT].recorded_at
+        await connection.execute(_REMEMBER_EVENTS, list(events), list(events.values()), recorded_at)
+
+
+async def use_secrets(connection: Connection, used: Mapping[tuple[str, str], int]) -> None:
+    """Write when secrets were last used, unless a later use is known."""
+    rows = sorted(used.items())
+    if rows:
+        await connection.execute(_USE, [key[0] for key, _ in rows], [key[1] for key, _ in rows], [from_us(us) for _, us in rows])
+
+
+async def move_progress(connection: Connection, newest: Mapping[str, Message]) -> None:
+    """Remember the newest message counted, by subject."""
+    rows = sorted(newest.items())
+    await connection.execute(
+        _PROGRESS,
+        [subject for subject, _ in rows],
+        [message.sequence for _, message in rows],
+        [message.recorded_at for _, message in rows],
+    )
+
+
+def _counter_key(row: tuple[CounterKey, Count]) -> CounterKey:
+    return row[0]

@@ -1,0 +1,76 @@
+"""The streams that metering declares: USAGE, which it reads, and DEADLETTER."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from services.metering import deadletters
+from shared.errors import Unavailable
+from shared.events.usage import CLOUDEVENTS_SUBJECT, RECORDS_SUBJECT
+from shared.events.usage import STREAM as USAGE
+from shared.postgres import Pool
+from shared.service import Readiness
+from shared.streams.declare import deadletter_stream, ensure_stream, usage_stream
+from shared.streams.jetstream import ApiError, Connected, StreamRefused
+from shared.streams.passing import may_pass
+
+log = logging.getLogger(__name__)
+
+USAGE_CONSUMER: Final = "metering-usage"
+LOOK_S: Final = 2.0
+ACQUIRE_S: Final = 10.0
+
+_COUNTED: Final = "SELECT coalesce(max(sequence), 0) FROM checkpoint WHERE consumer = $1 AND stream = $2"
+
+
+def subjects(partitions: int) -> list[str]:
+    """The subjects of USAGE. Each partition by name: a record for one that nobody counts is refused when it is published."""
+    return [*(f"{RECORDS_SUBJECT}.{partition}" for partition in range(partitions)), CLOUDEVENTS_SUBJECT]
+
+
+class Streams:
+    """Has both streams there. A USAGE that was lost is made again so that it begins above everything that was counted: what was
+    counted stays counted, and consumers go on."""
+
+    def __init__(self, pool: Pool, nc: Connected, partitions: int, replicas: int) -> None:
+        self._pool = pool
+        self._nc = nc
+        self._partitions = partitions
+        self._replicas = replicas
+        self._trouble = "not started yet"
+
+    def readiness(self) -> Readiness:
+        """Ready while both streams are as they should be."""
+        return Readiness(not self._trouble, self._trouble)
+
+    async def declare(self) -> None:
+        """Make or update what has to be. Raises StreamRefused, ApiError, Unavailable, or what asyncpg raises."""
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            counted: int = await connection.fetchval(_COUNTED, USAGE_CONSUMER, USAGE)
+        usage = usage_stream(self._replicas, first_seq=counted + 1 if counted else None)
+        usage.subjects = subjects(self._partitions)
+        await ensure_stream(self._nc(), usage)
+        dead = deadletter_stream(self._replicas)
+        dead.duplicate_window = deadletters.DUPLICATE_WINDOW_S
+        await ensure_stream(self._nc(), dead)
+        self._trouble = ""
+
+    async def run(self) -> None:
+        """Look every LOOK_S, until cancelled."""
+        while True:
+            try:
+                await self.declare()
+            except (StreamRefused, ApiError, Unavailable) as error:
+                self._report(str(error))
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+                self._report(f"the streams cannot be looked at: {type(error).__name__}")
+            await asyncio.sleep(LOOK_S)
+
+    def _report(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            log.error("metering: %s", trouble)
+        self._trouble = trouble
