@@ -121,7 +121,10 @@ class Stack:
                 database, _yes_or_silent(partial(postgres.answers, self.ports["postgres"])), _postgres_shows, postgres.last_error
             ),
         ]
-        await self._supervisor.start(parts, SERVERS_TIMEOUT_S)
+        try:
+            await self._supervisor.start(parts, SERVERS_TIMEOUT_S)
+        except StackError as error:
+            raise StackError(f"{error} (its data is in {self.home.folder}; move that away to start empty)") from None
 
     async def _prepare_database(self) -> None:
         try:

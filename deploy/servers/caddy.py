@@ -40,7 +40,7 @@ def caddyfile(port: int, gate_port: int, routes: Sequence[Route]) -> str:
 	persist_config off
 	grace_period 5s
 	log {{
-		level WARN
+		level ERROR
 		format console
 	}}
 }}

@@ -40,7 +40,7 @@ def initialise(data: Path, password_file: Path, *, sync: bool = True) -> None:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700, parents=True)
     if user:
-        os.chown(new, user.uid, user.gid)
+        own(new, user)
     command = [str(binaries() / "initdb"), f"--pgdata={new}", f"--username={SUPERUSER}", f"--pwfile={password_file}"]
     command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     command += ["--no-instructions", *([] if sync else ["--no-sync"])]
@@ -108,10 +108,15 @@ def own(data: Path, user: RunAs) -> None:
     """Give the data folder to the user that the server runs as, if a copy or a restore left it with another."""
     if data.stat().st_uid == user.uid:
         return
-    for folder, _, files in os.walk(data):
-        os.chown(folder, user.uid, user.gid)
-        for name in files:
-            os.chown(Path(folder) / name, user.uid, user.gid, follow_symlinks=False)
+    try:
+        for folder, _, files in os.walk(data, topdown=False):  # the folder itself last: until then this is not done
+            for name in files:
+                os.chown(Path(folder) / name, user.uid, user.gid, follow_symlinks=False)
+            os.chown(folder, user.uid, user.gid)
+    except PermissionError:
+        raise StackError(
+            f"PostgreSQL does not run as root, and this root may not give {data} away: run Tollbook as an ordinary user."
+        ) from None
 
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:

@@ -1,0 +1,179 @@
+"""The stack's NATS configuration on a real server: each user can do its work and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from deploy.permissions import PERMISSIONS
+from deploy.secrets import new_account_seed, new_user_seed, public_key
+from deploy.servers import nats as nats_server
+from deploy.servers.nats_config import NatsUser, stack_config
+from deploy.servers.program import free_port
+from tests.support.servers import ServerProcess
+
+
+@dataclass
+class Guarded:
+    """A server with the stack's permissions."""
+
+    url: str
+    websocket_url: str
+    seeds: dict[str, str]
+    violations: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def user(self, name: str) -> AsyncIterator[Client]:
+        async def note(error: Exception) -> None:
+            self.violations.append(str(error))
+
+        nc = await nats.connect(self.url, nkeys_seed_str=self.seeds[name], inbox_prefix=f"_INBOX_{name}", error_cb=note)
+        try:
+            yield nc
+        finally:
+            await nc.close()
+
+    async def may_publish(self, name: str, subject: str) -> bool:
+        """Whether the server lets the user publish there."""
+        self.violations.clear()
+        async with self.user(name) as nc:
+            await nc.publish(subject, b"")
+            await round_trip(nc)
+        return not any("permissions violation for publish" in text for text in self.violations)
+
+    async def may_subscribe(self, name: str, subject: str) -> bool:
+        self.violations.clear()
+        async with self.user(name) as nc:
+            await nc.subscribe(subject, cb=ignore)
+            await round_trip(nc)
+        return not any("permissions violation for subscription" in text for text in self.violations)
+
+
+async def round_trip(nc: Client) -> None:
+    """Until the server has answered all that was sent: a first ping may overtake what nats-py still holds back, a second not."""
+    await nc.flush()
+    await nc.flush()
+
+
+async def ignore(message: Msg) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("nats")
+    port, websocket_port = free_port(), free_port()
+    seeds = {name: new_user_seed() for name in PERMISSIONS}
+    users = {name: NatsUser(public_key(seed), PERMISSIONS[name]) for name, seed in seeds.items()}
+    config = folder / "nats.conf"
+    config.write_text(stack_config(port, websocket_port, folder / "js", users, public_key(new_account_seed())), "utf-8")
+    server = ServerProcess(nats_server.program(config), lambda: nats_server.answers(port), Path(folder / "log"))
+    server.start()
+    yield Guarded(f"nats://127.0.0.1:{port}", f"ws://127.0.0.1:{websocket_port}", seeds)
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("user", "subject"),
+    [
+        ("gate", "registry.events.AppRegistered"),
+        ("gate", "registry.commands.RegisterApp"),
+        ("gate", "usage.cloudevents"),
+        ("gate", "$KV.apps.demo.x"),
+        ("gate", "$JS.API.STREAM.CREATE.USAGE"),
+        ("gate", "$JS.API.STREAM.PURGE.REGISTRY"),
+        ("gate", "$JS.API.STREAM.DELETE.REGISTRY"),
+        ("metering", "registry.events.AppRegistered"),
+        ("metering", "$KV.apps.demo.x"),
+        ("metering", "$JS.API.STREAM.DELETE.REGISTRY"),
+        ("metering", "registry.commands.RegisterApp"),
+        ("registry", "usage.records.1"),
+        ("registry", "$KV.usage.demo.x"),
+        ("registry", "$JS.API.STREAM.DELETE.USAGE"),
+        ("console", "registry.events.AppRegistered"),
+        ("console", "usage.records.1"),
+        ("console", "$KV.apps.demo.x"),
+        ("publisher", "registry.commands.RegisterApp"),
+        ("publisher", "registry.events.AppRegistered"),
+        ("publisher", "$JS.API.STREAM.INFO.USAGE"),
+    ],
+)
+async def test_what_a_user_has_no_business_with_is_refused(guarded: Guarded, user: str, subject: str) -> None:
+    assert not await guarded.may_publish(user, subject)
+
+
+@pytest.mark.parametrize(
+    ("user", "subject"),
+    [
+        ("registry", "registry.events.AppRegistered"),
+        ("registry", "$KV.apps.demo.x"),
+        ("gate", "usage.records.15"),
+        ("gate", "$JS.API.CONSUMER.CREATE.REGISTRY.name.filter"),
+        ("metering", "deadletter.usage"),
+        ("console", "registry.commands.RegisterApp"),
+        ("console", "metering.queries.GetUsage"),
+        ("publisher", "usage.cloudevents"),
+        ("publisher", "usage.records.3"),
+        ("operator", "registry.events.AppRegistered"),
+    ],
+)
+async def test_what_a_user_works_with_is_allowed(guarded: Guarded, user: str, subject: str) -> None:
+    assert await guarded.may_publish(user, subject)
+
+
+@pytest.mark.parametrize("user", [name for name in PERMISSIONS if name != "operator"])
+async def test_nobody_hears_the_replies_of_another(guarded: Guarded, user: str) -> None:
+    assert await guarded.may_subscribe(user, f"_INBOX_{user}.x")
+    for other in PERMISSIONS:
+        if other != user:
+            assert not await guarded.may_subscribe(user, f"_INBOX_{other}.x")
+    assert not await guarded.may_subscribe(user, ">")
+    assert not await guarded.may_subscribe(user, "_INBOX.>")
+
+
+async def test_only_the_console_is_asked_who_a_stranger_is(guarded: Guarded) -> None:
+    for user in PERMISSIONS:
+        assert await guarded.may_subscribe(user, "$SYS.REQ.USER.AUTH") == (user in ("console", "operator"))
+
+
+async def test_a_command_gets_its_reply_through_the_permissions(guarded: Guarded) -> None:
+    async def answer(message: Msg) -> None:
+        await message.respond(b"done")
+
+    async with guarded.user("registry") as registry, guarded.user("console") as console:
+        await registry.subscribe("registry.commands.RegisterApp", queue="registry", cb=answer)
+        await registry.flush()
+        assert (await console.request("registry.commands.RegisterApp", b"{}", timeout=5)).data == b"done"
+
+
+async def test_each_owner_declares_its_streams_and_the_gate_reads_the_registrys(guarded: Guarded) -> None:
+    async with guarded.user("registry") as registry, guarded.user("gate") as gate, guarded.user("metering") as metering:
+        await registry.jetstream().add_stream(name="REGISTRY", subjects=["registry.events.>"])
+        await registry.jetstream().publish("registry.events.AppRegistered", b"1")
+        await metering.jetstream().add_stream(name="USAGE", subjects=["usage.>"])
+        await gate.jetstream().publish("usage.records.1", b"2")
+        heard = await gate.jetstream().subscribe("registry.events.>", stream="REGISTRY", ordered_consumer=True)
+        assert (await heard.next_msg(timeout=5)).data == b"1"
+        await heard.unsubscribe()
+
+
+@pytest.mark.parametrize("options", ["{}", '{"auth_token": "guessed"}', '{"user": "registry", "pass": "guessed"}'])
+async def test_a_stranger_is_refused(guarded: Guarded, options: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(guarded.url.rpartition(":")[2]))
+    try:
+        assert (await reader.readline()).startswith(b"INFO ")
+        writer.write(f"CONNECT {options}\r\nPING\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), 20)  # to the end: the server hangs up
+        assert b"-ERR 'Authorization Violation'" in answer or b"-ERR 'Authentication Timeout'" in answer
+        assert b"PONG" not in answer
+    finally:
+        writer.close()
+        await writer.wait_closed()
