@@ -32,6 +32,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Not worth a log line: any caller may ask for an upgrade, and is answered as if it had not."""
+
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
