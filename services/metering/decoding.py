@@ -29,6 +29,7 @@ from shared.streams.message import Message
 from shared.windows import to_us
 
 DIGEST_BYTES: Final = 16
+INT64: Final = 2**63
 _PUBLISHER: Final = re.compile(r"[\x21-\x7e]{1,64}", re.ASCII)
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
 """What decoding bytes from anyone may raise."""
@@ -78,6 +79,30 @@ class _Format(NamedTuple):
     encode: Callable[[object], bytes]
 
 
+_BATCH_FROM_JSON: Final = msgspec.json.Decoder(UsageBatch)
+_RECORD_FROM_JSON: Final = msgspec.json.Decoder(UsageRecord)
+
+
+def _json_batch(data: bytes) -> UsageBatch:
+    """JSON has integers of any size; nothing behind this has."""
+    batch = _BATCH_FROM_JSON.decode(data)
+    for record in batch.records:
+        _check_size(record)
+    return batch
+
+
+def _json_record(data: msgspec.Raw) -> UsageRecord:
+    record = _RECORD_FROM_JSON.decode(data)
+    _check_size(record)
+    return record
+
+
+def _check_size(record: UsageRecord) -> None:
+    for place, value in ((2, record.occurred_at_us), (3, record.quantity)):
+        if not -INT64 <= value < INT64:
+            raise ValueError(f"Expected an integer of 64 bits - at `$[{place}]`")
+
+
 _FORMATS: Final = {
     MSGPACK: _Format(
         msgspec.msgpack.Decoder(UsageBatch).decode,
@@ -86,9 +111,9 @@ _FORMATS: Final = {
         msgspec.msgpack.Encoder().encode,
     ),
     JSON: _Format(
-        msgspec.json.Decoder(UsageBatch).decode,
+        _json_batch,
         msgspec.json.Decoder(_LooseBatch).decode,
-        msgspec.json.Decoder(UsageRecord).decode,
+        _json_record,
         msgspec.json.Encoder().encode,
     ),
 }

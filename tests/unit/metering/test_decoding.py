@@ -1,0 +1,208 @@
+"""What messages of USAGE say, and what becomes of those that say nothing."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.metering.decoding import Batch, Single, chunks, read
+from services.metering.rejection import Rejected, Why
+from shared.events.usage import RECORDS_MAX, UsageBatch, UsageRecord
+from shared.streams.message import Message
+from shared.windows import to_us
+
+NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
+CLIENT = "a" * 20
+GOOD = [CLIENT, "csr", to_us(NOW), 2, "s1", ""]
+
+
+def message(data: bytes, subject: str = "usage.records.3", headers: dict[str, str] | None = None) -> Message:
+    return Message("USAGE", subject, 7, headers or {"content-type": "application/msgpack"}, data, NOW)
+
+
+def batch(records: list[Any], **fields: Any) -> dict[str, Any]:
+    return {"publisher": "gate-1", "seq": 1, "records": records, **fields}
+
+
+def event(data: Any, **attributes: str) -> Message:
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": "1",
+        "ce-source": "/meter",
+        "ce-type": "tollbook.usage.UsageRecorded.v1",
+        "content-type": "application/json",
+        **{f"ce-{name}": value for name, value in attributes.items()},
+    }
+    body = data if isinstance(data, bytes) else msgspec.json.encode(data)
+    return message(body, "usage.cloudevents", {name: value for name, value in headers.items() if value})
+
+
+@pytest.mark.parametrize("kind", [msgspec.msgpack, msgspec.json])
+def test_a_batch_is_read_in_both_encodings(kind: Any) -> None:
+    media = "application/msgpack" if kind is msgspec.msgpack else "application/json; charset=utf-8"
+    found = read(message(kind.encode(batch([GOOD])), headers={"content-type": media}))
+    assert isinstance(found, Batch)
+    assert found.partition == 3
+    assert found.batch == UsageBatch(publisher="gate-1", seq=1, records=[UsageRecord(*GOOD)])
+
+
+@pytest.mark.parametrize(
+    ("data", "headers", "subject", "why"),
+    [
+        (b"\x00", {}, "usage.records.3", Why.CONTENT_TYPE),
+        (b"{}", {"content-type": "text/plain"}, "usage.records.3", Why.CONTENT_TYPE),
+        (b"\xc1", None, "usage.records.3", Why.UNREADABLE),
+        (b"", None, "usage.records.3", Why.UNREADABLE),
+        (msgspec.msgpack.encode([1, 2]), None, "usage.records.3", Why.UNREADABLE),
+        (msgspec.msgpack.encode(batch([GOOD], seq=0)), None, "usage.records.3", Why.UNREADABLE),
+        (msgspec.msgpack.encode(batch([GOOD], seq=2**63)), None, "usage.records.3", Why.UNREADABLE),
+        (msgspec.msgpack.encode(batch([GOOD], publisher="")), None, "usage.records.3", Why.UNREADABLE),
+        (msgspec.msgpack.encode(batch([GOOD], publisher="a\0b")), None, "usage.records.3", Why.UNREADABLE),
+        (msgspec.msgpack.encode(batch([GOOD, 5], seq=-1)), None, "usage.records.3", Why.UNREADABLE),
+        (msgspec.msgpack.encode(batch([GOOD] * (RECORDS_MAX + 1))), None, "usage.records.3", Why.UNREADABLE),
+        (msgspec.msgpack.encode(batch([GOOD])), None, "usage.records.x", Why.UNREADABLE),
+        (b"[" * 100_000, {"content-type": "application/json"}, "usage.records.3", Why.UNREADABLE),
+        (b'{"publisher": ' + b"9" * 10_000 + b"}", {"content-type": "application/json"}, "usage.records.3", Why.UNREADABLE),
+    ],
+)
+def test_a_batch_that_cannot_be_read_is_rejected_whole(
+    data: bytes, headers: dict[str, str] | None, subject: str, why: Why
+) -> None:
+    found = read(Message("USAGE", subject, 7, {"content-type": "application/msgpack"} if headers is None else headers, data, NOW))
+    assert isinstance(found, Rejected)
+    assert (found.why, found.data) == (why, None)
+
+
+@pytest.mark.parametrize("kind", [msgspec.msgpack, msgspec.json])
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        ([CLIENT, "csr", 5, 1.5], "quantity"),
+        ([CLIENT, "csr", 5, 1.0], "quantity"),
+        ([CLIENT, "csr", 5, True], "quantity"),
+        ([CLIENT, "csr", 5, "1"], "quantity"),
+        ([CLIENT, "csr", "now"], "occurred_at_us"),
+        ([7, "csr", 5], "client_id"),
+        ([CLIENT, "csr"], "array"),
+        ({"client_id": CLIENT}, "array"),
+        (None, "array"),
+    ],
+)
+def test_only_the_records_that_cannot_be_read_are_rejected(kind: Any, bad: Any, field: str) -> None:
+    media = "application/msgpack" if kind is msgspec.msgpack else "application/json"
+    found = read(message(kind.encode(batch([bad, GOOD, bad])), headers={"content-type": media}))
+    assert isinstance(found, Batch)
+    assert found.batch.records == [UsageRecord(*GOOD)]
+    assert found.written_at == [1]
+    assert [(one.why, one.number, one.data) for one in found.unreadable] == [
+        (Why.INVALID_RECORD, 0, kind.encode(bad)),
+        (Why.INVALID_RECORD, 2, kind.encode(bad)),
+    ]
+    assert field in found.unreadable[0].reason
+    assert "records[0]" in found.unreadable[0].reason
+
+
+@pytest.mark.parametrize(
+    ("record", "field"), [([CLIENT, "csr", 10**30], "occurred_at_us"), ([CLIENT, "csr", 5, -(10**30)], "quantity")]
+)
+def test_integers_of_json_that_fit_nowhere_are_unreadable(record: Any, field: str) -> None:
+    found = read(message(json.dumps(batch([record, GOOD])).encode(), headers={"content-type": "application/json"}))
+    assert isinstance(found, Batch)
+    assert found.batch.records == [UsageRecord(*GOOD)]
+    assert field in found.unreadable[0].reason
+    assert found.unreadable[0].data == json.dumps(record).encode()
+
+
+def test_very_many_unreadable_records_share_a_letter() -> None:
+    found = read(message(msgspec.msgpack.encode(batch([None] * 250))))
+    assert isinstance(found, Batch)
+    assert len(found.unreadable) == 101
+    assert found.unreadable[-1].records == 150
+    assert found.unreadable[-1].number == 100
+    assert msgspec.msgpack.decode(found.unreadable[-1].data or b"") == [None] * 150
+
+
+def test_an_event_is_read_in_binary_mode() -> None:
+    found = read(event({"client_id": CLIENT, "service": "csr", "quantity": 3}, time="2026-11-22T02:59:00Z"))
+    assert isinstance(found, Single)
+    assert found.record == UsageRecord(CLIENT, "csr", to_us(NOW) - 60_000_000, 3)
+
+
+def test_an_event_is_read_in_structured_mode_and_is_the_same_event() -> None:
+    data = {"client_id": CLIENT, "service": "csr", "occurred_at": "2026-11-22T11:59:00+09:00"}
+    body = {"specversion": "1.0", "id": "1", "source": "/meter", "type": "tollbook.usage.UsageRecorded.v1", "data": data}
+    found = read(
+        message(msgspec.json.encode(body), "usage.cloudevents", {"content-type": "application/cloudevents+json; charset=utf-8"})
+    )
+    assert isinstance(found, Single)
+    assert found.record == UsageRecord(CLIENT, "csr", to_us(NOW) - 60_000_000)
+    other = read(event(data))
+    assert isinstance(other, Single)
+    assert (other.key, other.digest) == (found.key, found.digest)
+
+
+def test_an_event_without_any_time_occurred_when_it_was_recorded_and_is_the_same_when_it_comes_later() -> None:
+    data = {"client_id": CLIENT, "service": "csr"}
+    first = read(event(data))
+    assert isinstance(first, Single)
+    assert first.record.occurred_at_us == to_us(NOW)
+    later = event(data)
+    second = read(msgspec.structs.replace(later, recorded_at=datetime(2026, 11, 23, tzinfo=UTC)))
+    assert isinstance(second, Single)
+    assert (second.key, second.digest) == (first.key, first.digest)
+
+
+def test_source_and_id_together_tell_an_event() -> None:
+    data = {"client_id": CLIENT, "service": "csr"}
+    keys = {read(event(data, source=source, id=id_)).key for source, id_ in [("ab", "c"), ("a", "bc"), ("ab", "d")]}  # type: ignore[union-attr]
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("found", "why", "named"),
+    [
+        (event({"client_id": CLIENT, "service": "csr", "quantity": 1.5}), Why.INVALID_RECORD, "quantity"),
+        (event({"client_id": CLIENT, "service": "csr", "quantity": 1.0}), Why.INVALID_RECORD, "quantity"),
+        (event({"client_id": CLIENT, "service": "csr", "quantity": 0}), Why.INVALID_RECORD, "quantity"),
+        (event({"client_id": CLIENT, "service": "csr", "quantity": -1}), Why.INVALID_RECORD, "quantity"),
+        (event({"client_id": CLIENT, "service": "csr", "quantity": 10**30}), Why.INVALID_RECORD, "quantity"),
+        (event({"client_id": CLIENT, "service": "csr", "quantity": True}), Why.INVALID_RECORD, "quantity"),
+        (event({"client_id": CLIENT, "service": "csr", "quantity": "1"}), Why.INVALID_RECORD, "quantity"),
+        (event({"client_id": CLIENT, "service": "csr", "quantity": None}), Why.INVALID_RECORD, "quantity"),
+        (event({"client_id": "short", "service": "csr"}), Why.INVALID_RECORD, "client_id"),
+        (event({"client_id": CLIENT, "service": "C S R"}), Why.INVALID_RECORD, "service"),
+        (event({"client_id": CLIENT}), Why.INVALID_RECORD, "service"),
+        (event({"client_id": CLIENT, "service": "csr", "user": "x"}), Why.INVALID_RECORD, "user"),
+        (event({"client_id": CLIENT, "service": "csr", "occurred_at": "x"}), Why.INVALID_RECORD, "occurred_at"),
+        (event({"client_id": CLIENT, "service": "csr", "occurred_at": "2026-11-22T00:00:00"}), Why.INVALID_RECORD, "occurred_at"),
+        (event([]), Why.INVALID_RECORD, "data"),
+        (event(b""), Why.INVALID_RECORD, "data"),
+        (event(b"\xff"), Why.INVALID_RECORD, "data"),
+        (event({}, type="tollbook.usage.UsageRecorded.v2"), Why.UNKNOWN_TYPE, "ce-type"),
+        (event({}, type="tollbook.usage.UsageBatch.v1"), Why.UNKNOWN_TYPE, "ce-type"),
+        (event({}, type="tollbook.registry.AppDeleted.v1"), Why.UNKNOWN_TYPE, "ce-type"),
+        (event({}, type="com.example.thing"), Why.UNKNOWN_TYPE, "ce-type"),
+        (event({}, id=""), Why.UNREADABLE, "id"),
+        (event({}, source=""), Why.UNREADABLE, "source"),
+        (event({}, specversion="0.3"), Why.UNREADABLE, "specversion"),
+        (event({}, time="yesterday"), Why.UNREADABLE, "time"),
+        (message(b"not json", "usage.cloudevents", {}), Why.UNREADABLE, "CloudEvent"),
+        (message(b"[" * 100_000, "usage.cloudevents", {}), Why.UNREADABLE, "CloudEvent"),
+    ],
+)
+def test_a_bad_event_is_rejected_and_its_field_named(found: Message, why: Why, named: str) -> None:
+    rejected = read(found)
+    assert isinstance(rejected, Rejected)
+    assert rejected.why == why, rejected.reason
+    assert named in rejected.reason
+
+
+def test_chunks_keep_every_message_in_order() -> None:
+    messages = [message(b"x" * size) for size in (5, 1, 20, 3, 3, 3)]
+    pieces = list(chunks(messages, 6))
+    assert [one for piece in pieces for one in piece] == messages
+    assert all(len(piece) == 1 or sum(len(one.data) for one in piece) <= 6 for piece in pieces)
