@@ -1,4 +1,4 @@
-"""A service of the tests' own, as a process: `python -m tests.support.echo_service`. It echoes, refuses, breaks and dies on demand."""
+"""A service of the tests' own (`python -m tests.support.echo_service`): it echoes, refuses, breaks and dies on demand."""
 
 from __future__ import annotations
 
