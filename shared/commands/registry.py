@@ -6,6 +6,7 @@ registry's own state, so that an edge reports all of it before asking; the regis
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import zoneinfo
 from collections.abc import Callable
@@ -26,6 +27,7 @@ GRACE_MAX_S: Final = 7 * 24 * 3600
 PAGE_MAX: Final = 100
 PAGE_DEFAULT: Final = 20
 
+_SERVICE_ID: Final = r"[a-z0-9][a-z0-9-]{0,31}"
 _INVISIBLE_LETTERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _INVISIBLE: Final = frozenset("\u200b\u2060\u2061\u2062\u2063\u2064\ufeff\u00ad\u061c\u180e")
 _DIRECTION: Final = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -96,6 +98,12 @@ def _environment(reduce: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _service_id(entered: str) -> str:
+    if not re.fullmatch(_SERVICE_ID, entered):
+        raise PydanticCustomError("service_id", "This is not the id of a service.", {"hint": "Choose ids from the catalog."})
+    return entered
+
+
 def _services(entered: tuple[str, ...]) -> tuple[str, ...]:
     if not entered:
         raise PydanticCustomError("services_empty", "No service is selected.", {"hint": "Select one or more of the catalog."})
@@ -124,7 +132,7 @@ def _zone(entered: str) -> str:
 
 
 ClientId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{20}$")]
-ServiceId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+ServiceId = Annotated[str, AfterValidator(_service_id)]
 SecretId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{32}$")]
 TermsVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
 Zone = Annotated[str, AfterValidator(_zone)]

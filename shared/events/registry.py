@@ -71,7 +71,7 @@ class AppEdited(Event, frozen=True, kw_only=True):
 
 
 class SecretReissued(Event, frozen=True, kw_only=True):
-    """A new secret works from now on; every earlier one works until `previous_valid_until` (None: no longer)."""
+    """A new secret works from now on; every earlier one works no longer than until `previous_valid_until` (None: it ends now)."""
 
     account: str
     client_id: str

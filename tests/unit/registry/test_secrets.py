@@ -111,3 +111,9 @@ def test_an_unknown_secret_cannot_be_revoked() -> None:
 def test_only_ones_own_secrets_are_there(past: tuple[Any, ...]) -> None:
     reissue(*past).refused(NotFound)
     revoke(*past).refused(NotFound)
+
+
+def test_an_expired_one_is_no_previous_one() -> None:
+    past = (registered(), reissued(SECOND, NOW + HOUR), revoked(SECOND))
+    decision = reissue(*past, grace=3600, secret_id=THIRD, now=NOW + 2 * HOUR).then(reissued(THIRD, None))
+    assert decision.shred == [vault_id(CLIENT_ID, FIRST)]
