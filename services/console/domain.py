@@ -7,7 +7,7 @@ from typing import assert_never
 
 from services.console.commands import IssueToken, RevokeToken, TokenKept
 from shared.errors import Conflict, NotFound
-from shared.eventlog.transact import Decision
+from shared.eventlog.decision import Decision
 from shared.events.console import ConsoleEvent, TokenIssued, TokenRevoked
 
 TokenDecision = Decision[ConsoleEvent, TokenKept]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from shared.eventlog.changes import Change
-from shared.eventlog.log import Recorded
 from shared.events.console import ConsoleEvent, TokenIssued, TokenRevoked
+
+if TYPE_CHECKING:
+    from shared.eventlog.log import Recorded
 
 TABLES: Final = ("token",)
 """What a rebuild empties first."""

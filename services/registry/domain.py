@@ -38,7 +38,7 @@ from shared.commands.registry import (
     name_hints,
 )
 from shared.errors import Conflict, FieldProblem, NotFound
-from shared.eventlog.transact import Decision
+from shared.eventlog.decision import Decision
 from shared.events.registry import (
     AccountOpened,
     AppDeleted,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
 
 from shared.eventlog.changes import Change
-from shared.eventlog.log import Recorded
 from shared.events.registry import (
     AccountOpened,
     AppDeleted,
@@ -19,7 +18,10 @@ from shared.events.registry import (
     ServiceActivated,
     TermsAccepted,
 )
-from shared.streams.kv import mark_dirty
+from shared.streams.marks import mark_dirty
+
+if TYPE_CHECKING:
+    from shared.eventlog.log import Recorded
 
 TABLES: Final = ("account", "app", "secret")
 """What a rebuild empties first."""

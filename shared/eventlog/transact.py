@@ -10,9 +10,8 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 import asyncpg
@@ -21,6 +20,7 @@ from shared.clock import Clock
 from shared.commands.base import Command, Reply
 from shared.errors import CommandReused, Conflict, TollbookError, Unavailable
 from shared.eventlog.changes import Change, apply
+from shared.eventlog.decision import Decision
 from shared.eventlog.log import Entry, EventLog, Meta, Recorded
 from shared.eventlog.vault import Vault
 from shared.events.codec import Event
@@ -67,23 +67,6 @@ _FORGET_REVEALED: Final = f"""
     UPDATE command SET reply = NULL
     WHERE reveals IS NOT NULL AND reply IS NOT NULL AND recorded_at < $1::timestamptz - interval '{REVEALED_FOR}'
 """  # noqa: S608 - a constant
-
-
-@dataclass(frozen=True)
-class Decision(Generic[E, R]):
-    """What a command comes to: its events (none when it is already so) and its reply.
-
-    `seal` maps vault ids to what is to be kept there; `shred` names vault ids to forget. `reveals` is the id of the secret that
-    the reply shows, if it shows one: that stored reply is dropped with the secret, and after 24 hours.
-    `at`: the instant it was decided at, if the reply shows it; the events are then recorded at that same instant.
-    """
-
-    events: Sequence[E]
-    reply: R
-    seal: Mapping[str, bytes] = field(default_factory=dict)
-    shred: Sequence[str] = ()
-    reveals: str | None = None
-    at: datetime | None = None
 
 
 async def no_facts(_: Connection) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
 from shared.clock import Clock
-from shared.eventlog.changes import Change
 from shared.postgres import Connection, Pool
 from shared.service import Readiness
 from shared.streams.declare import ensure_stream, kv_stream
 from shared.streams.jetstream import Connected
+from shared.streams.marks import mark_dirty as mark_dirty
 from shared.streams.passing import may_pass
 from shared.streams.publish import Outgoing, WrongLastSequence, publish_batch, split_batches
 
@@ -31,11 +30,6 @@ ReadValues = Callable[[Connection, list[str]], Awaitable[Mapping[str, bytes | No
 AllKeys = Callable[[Connection], Awaitable[list[str]]]
 """Every key that the bucket should hold."""
 
-_KEY: Final = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
-_MARK: Final = """
-    INSERT INTO kv_dirty (bucket, key) VALUES ($1, $2)
-    ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
-"""
 _MARK_ALL: Final = """
     INSERT INTO kv_dirty (bucket, key) SELECT $1, k FROM unnest($2::text[]) AS k ORDER BY k
     ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
@@ -53,13 +47,6 @@ _REMEMBER: Final = """
     INSERT INTO kv_bucket (bucket, incarnation) VALUES ($1, $2)
     ON CONFLICT (bucket) DO UPDATE SET incarnation = excluded.incarnation
 """
-
-
-def mark_dirty(bucket: str, key: str) -> Change:
-    """The change that has `key` of `bucket` written again; goes with the changes of the rows, in the same transaction."""
-    if not _KEY.fullmatch(key):
-        raise ValueError(f"{key!r} cannot be the key of a KV bucket")
-    return Change(_MARK, (bucket, key))
 
 
 class Dirty(NamedTuple):

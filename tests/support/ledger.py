@@ -12,8 +12,9 @@ from shared.clock import Clock, SystemClock
 from shared.commands.base import Command, Reply
 from shared.errors import Conflict
 from shared.eventlog.changes import Change
+from shared.eventlog.decision import Decision
 from shared.eventlog.log import EventLog, Recorded
-from shared.eventlog.transact import Decision, Transactor
+from shared.eventlog.transact import Transactor
 from shared.eventlog.vault import Vault
 from shared.events.codec import Codec, Event
 from shared.postgres import Connection, Pool

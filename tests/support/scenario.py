@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 from shared.errors import TollbookError
-from shared.eventlog.transact import Decision
+from shared.eventlog.decision import Decision
 
 S = TypeVar("S")
 

@@ -26,7 +26,7 @@ from shared.commands.registry import (
     SelectedServiceView,
 )
 from shared.errors import Conflict, InvalidInput, NotFound, TollbookError
-from shared.eventlog.transact import Decision
+from shared.eventlog.decision import Decision
 from shared.events.registry import CODEC, ServiceActivated
 from tests.support.registry_examples import CATALOG, NOW, TERMS, command
 
