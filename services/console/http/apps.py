@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.console.http.bodies import AsBody, addressed, empty
+from services.console.http.bodies import AsBody, addressed, empty, example
 from services.console.http.request import (
     Behind,
     ClientIdInPath,
@@ -26,6 +26,15 @@ from shared.commands import metering, registry
 from shared.errors import NotFound, Unavailable
 
 router = APIRouter(prefix="/v1/apps", tags=["apps"])
+
+REGISTER: Final = example(
+    "A mobile application that recognises speech",
+    name="My app",
+    services=["csr"],
+    environments={"web": ["http://example.com"], "android": ["com.example.app"], "ios": ["com.example.App"]},
+)
+EDIT: Final = example("Another name, the rest as it is", name="Our app")
+REISSUE: Final = example("The old secret works for another hour", grace_seconds=3600)
 
 
 class PageQuery(BaseModel):
@@ -71,7 +80,7 @@ async def register_app(
     command_id: CommandId,
     response: Response,
     _: NothingAsked,
-    body: Annotated[registry.RegisterApp, AsBody()],
+    body: Annotated[registry.RegisterApp, AsBody(), Body(openapi_examples=REGISTER)],
 ) -> registry.AppIssued:
     """Register an application. The answer has its Client ID and its first Client Secret."""
     issued = await behind.ask("registry", addressed(body, principal, command_id), registry.AppIssued)
@@ -102,7 +111,7 @@ async def edit_app(
     command_id: CommandId,
     client_id: ClientIdInPath,
     _: NothingAsked,
-    body: Annotated[registry.EditApp, AsBody()],
+    body: Annotated[registry.EditApp, AsBody(), Body(openapi_examples=EDIT)],
 ) -> registry.AppView:
     """Change what is given; what is left out, or null, stays as it is."""
     command = addressed(body, principal, command_id, client_id=client_id)
@@ -140,7 +149,9 @@ async def reissue_secret(
     command_id: CommandId,
     client_id: ClientIdInPath,
     _: NothingAsked,
-    body: Annotated[registry.ReissueSecret, AsBody(), Body(default_factory=lambda: empty(registry.ReissueSecret))],
+    body: Annotated[
+        registry.ReissueSecret, AsBody(), Body(default_factory=lambda: empty(registry.ReissueSecret), openapi_examples=REISSUE)
+    ],
 ) -> registry.Reissued:
     """Issue a new secret. The one before works for `grace_seconds` more; without any, it ends at once."""
     command = addressed(body, principal, command_id, client_id=client_id)

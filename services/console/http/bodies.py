@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
+from fastapi.openapi.models import Example
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidatorFunctionWrapHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -47,6 +48,11 @@ class AsBody:
         if required:
             shown["required"] = required
         return reference
+
+
+def example(summary: str, **fields: Any) -> dict[str, Example]:
+    """One example of a body, as OpenAPI shows it."""
+    return {"example": {"summary": summary, "value": fields}}
 
 
 def empty(command: type[C]) -> C:

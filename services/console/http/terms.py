@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body
 
-from services.console.http.bodies import AsBody, addressed
+from services.console.http.bodies import AsBody, addressed, example
 from services.console.http.request import Behind, CommandId, Member, NothingAsked, SignedIn
 from shared.commands import registry
 from shared.events.console import Role
@@ -33,7 +33,7 @@ async def accept_terms(
     behind: Behind,
     command_id: CommandId,
     _: NothingAsked,
-    body: Annotated[registry.AcceptTerms, AsBody()],
+    body: Annotated[registry.AcceptTerms, AsBody(), Body(openapi_examples=example("As GET /v1/terms says", version="2026-01"))],
 ) -> registry.TermsAcceptance:
     """Agree to the terms, once per account and version. Until then no application can be registered."""
     return await behind.ask("registry", addressed(body, principal, command_id), registry.TermsAcceptance)

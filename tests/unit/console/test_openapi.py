@@ -1,0 +1,106 @@
+"""The OpenAPI document: complete, and true about what it refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from services.console.http.api import make_api
+from services.console.http.request import Services
+from services.console.problems import head_refusal
+
+
+def no_connection() -> Any:
+    raise AssertionError("the document needs no NATS")
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return make_api(Services(no_connection)).openapi()
+
+
+OPERATIONS = {
+    ("get", "/v1/terms"),
+    ("put", "/v1/terms/acceptance"),
+    ("get", "/v1/services"),
+    ("get", "/v1/account"),
+    ("get", "/v1/apps"),
+    ("post", "/v1/apps"),
+    ("get", "/v1/apps/{client_id}"),
+    ("patch", "/v1/apps/{client_id}"),
+    ("delete", "/v1/apps/{client_id}"),
+    ("get", "/v1/apps/{client_id}/authentication"),
+    ("post", "/v1/apps/{client_id}/secret/reissue"),
+    ("delete", "/v1/apps/{client_id}/secrets/{secret_id}"),
+    ("get", "/v1/apps/{client_id}/usage"),
+}
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for value in part.values():
+            yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+def test_every_path_of_the_contract_is_there(document: dict[str, Any]) -> None:
+    assert {(method, path) for method, path, _ in operations(document)} == OPERATIONS
+
+
+def test_every_reference_leads_somewhere_and_every_schema_is_used(document: dict[str, Any]) -> None:
+    found = set(references(document))
+    for reference in found:
+        part: Any = document
+        for name in reference.removeprefix("#/").split("/"):
+            part = part[name]
+    schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert schemas <= found
+
+
+def test_operations_are_named_secured_and_tell_their_problems(document: dict[str, Any]) -> None:
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(names) == len(set(names))
+    for method, path, operation in operations(document):
+        assert operation["security"] == [{"api_token": []}], path
+        assert operation["description"], path
+        problems = {"401", "403", "404", "422", "429", "500", "503"} | (
+            {"400", "408", "409", "413"} if method != "get" else set()
+        )
+        assert problems < set(operation["responses"]), path
+        for status in problems:
+            assert operation["responses"][status] == {"$ref": f"#/components/responses/Problem{status}"}
+    assert document["components"]["responses"]["Problem422"]["content"].keys() == {"application/problem+json"}
+
+
+def test_bodies_show_nothing_that_the_edge_fills_in(document: dict[str, Any]) -> None:
+    for name in ("RegisterApp", "EditApp", "ReissueSecret", "AcceptTerms"):
+        schema = document["components"]["schemas"][name]
+        assert schema["properties"].keys().isdisjoint({"command_id", "account", "actor", "client_id"})
+        assert schema["additionalProperties"] is False
+        paths = [operation for _, _, operation in operations(document) if name in str(operation.get("requestBody"))]
+        assert all("examples" in operation["requestBody"]["content"]["application/json"] for operation in paths)
+    assert document["components"]["schemas"]["RegisterApp"]["required"] == ["name", "services"]
+
+
+def test_every_changing_operation_takes_an_idempotency_key(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        headers = [parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "header"]
+        assert ("Idempotency-Key" in headers) is (method != "get"), path
+
+
+def test_the_answer_to_an_endless_head_is_a_whole_http_answer() -> None:
+    head, _, body = head_refusal().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert f"content-length: {len(body)}".encode() in head
