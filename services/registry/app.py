@@ -16,6 +16,7 @@ from services.registry.queries import kv_keys, kv_values
 from shared.catalog import load_catalog, load_terms
 from shared.clock import SystemClock
 from shared.credentials import read_pepper
+from shared.environments import reduce_web_url
 from shared.eventlog.log import EventLog
 from shared.eventlog.rebuild import rebuild as rebuild_tables
 from shared.eventlog.transact import Transactor
@@ -85,6 +86,7 @@ def build(settings: RegistrySettings) -> Service:
             relay.wake()
             apps.wake()
 
+        reduce_web_url("https://example.com")  # reads the Public Suffix List now, not in somebody's command
         handlers.start(Database(pool, Transactor(pool, log, vault, project, clock, committed)))
 
     service.starter(start)

@@ -84,6 +84,13 @@ class RegistryProcess:
         )
         return done.stdout.decode()
 
+    def run_to_its_end(self) -> tuple[int, str]:
+        """Start it where it cannot run: its exit code, and what it wrote."""
+        done = subprocess.run(
+            [sys.executable, "-m", "services.registry"], cwd=ROOT, env=self.env, capture_output=True, timeout=60
+        )
+        return done.returncode, (done.stdout + done.stderr).decode()
+
     def stop(self) -> int:
         """SIGTERM; its exit code."""
         assert self._process is not None

@@ -12,6 +12,7 @@ import pytest
 from nats.aio.client import Client
 
 from deploy.servers.roles import ServiceDsn
+from shared.clock import SystemClock
 from shared.commands.registry import (
     AccountView,
     AppDeletedReply,
@@ -37,7 +38,7 @@ from shared.credentials import verifier
 from shared.errors import CommandReused, Conflict, InvalidInput, NotFound
 from shared.eventlog.log import EventLog
 from shared.events.codec import parse_ce_type
-from shared.events.registry import CODEC, AppRegistered
+from shared.events.registry import CODEC, AppRegistered, ServiceActivated
 from shared.ids import new_id
 from tests.support.registry_process import PEPPER, TERMS, Customer, RegistryProcess
 
@@ -117,7 +118,7 @@ async def test_every_event_is_in_the_stream_with_its_headers(customer: Customer,
     assert issued.client_secret.encode() not in messages[2].data
     connection = await asyncpg.connect(schema.dsn, server_settings={"search_path": "registry"})
     try:
-        assert await EventLog(CODEC, None).verify(connection) == 3  # type: ignore[arg-type]  # no clock for reading
+        assert await EventLog(CODEC, SystemClock()).verify(connection) == 3
     finally:
         await connection.close()
 
@@ -263,3 +264,23 @@ async def test_a_secret_that_is_shown_once(
     shown = await customer.ask(GetAuthentication, Authentication, client_id=issued.client_id)
     assert (shown.client_secret, shown.secret_kept) == (None, False)
     assert "not kept" in shown.note
+
+
+async def test_a_service_that_a_review_activated_is_live(
+    customer: Customer, registry: RegistryProcess, schema: ServiceDsn
+) -> None:
+    issued = await customer.register(services=["csr", "clova-studio", "papago-nmt"])
+    activated = ServiceActivated(account="acme", client_id=issued.client_id, service="clova-studio")
+    connection = await asyncpg.connect(schema.dsn, server_settings={"search_path": "registry"})
+    try:
+        await EventLog(CODEC, SystemClock()).append(connection, f"app/{issued.client_id}", 1, [activated])
+    finally:
+        await connection.close()
+    registry.run("--rebuild")
+    shown = await customer.ask(GetApp, AppView, client_id=issued.client_id)
+    assert [(selected.service, selected.tier) for selected in shown.services] == [
+        ("csr", "live"),
+        ("clova-studio", "live"),
+        ("papago-nmt", "live"),
+    ]
+    assert shown.edited_at > issued.edited_at

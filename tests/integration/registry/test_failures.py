@@ -1,0 +1,74 @@
+"""The registry when something around it is wrong: settings, a database that goes away, a second registry."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from deploy.servers.roles import ServiceDsn
+from shared.commands.registry import AccountView, AppPage, GetAccount, ListApps
+from shared.errors import Unavailable
+from shared.ids import new_id
+from tests.support.registry_process import Customer, RegistryProcess
+from tests.support.servers import PostgresDatabase, PostgresProcess
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("TOLLBOOK_CATALOG", "/nowhere/catalog.yaml", "/nowhere/catalog.yaml: cannot be read"),
+        ("TOLLBOOK_TERMS", "/nowhere/terms.yaml", "/nowhere/terms.yaml: cannot be read"),
+        ("TOLLBOOK_PEPPER", "abcd1234", "TOLLBOOK_PEPPER: must be 64 hexadecimal digits"),
+        ("TOLLBOOK_VAULT_KEY", "abcd1234", "TOLLBOOK_VAULT_KEY: each key must be 64 hexadecimal digits"),
+        ("TOLLBOOK_APPS_MAX", "0", "TOLLBOOK_APPS_MAX"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_clear_line(setting: str, value: str, says: str, tmp_path: Path) -> None:
+    dsn = ServiceDsn("postgresql://owner@127.0.0.1:1/none", "postgresql://registry@127.0.0.1:1/none")
+    code, written = RegistryProcess("nats://127.0.0.1:1", dsn, tmp_path, **{setting: value}).run_to_its_end()
+    assert code == 2
+    assert says in written
+    assert len(written.strip().splitlines()) == 1
+    assert "abcd1234" not in written
+
+
+async def test_a_database_that_goes_and_comes_back(nats_url: str, nc: Client, tmp_path: Path) -> None:
+    server = PostgresProcess(tmp_path)
+    server.start()
+    schema = await PostgresDatabase(server.dsn).service_schema("registry")
+    registry = RegistryProcess(nats_url, schema, tmp_path)
+    try:
+        await registry.start()
+        customer = await Customer(nc).opened()
+        server.kill()
+        with pytest.raises(Unavailable, match="database"):
+            await customer.ask(GetAccount, AccountView)
+        command_id = new_id()
+        with pytest.raises(Unavailable, match="database"):
+            await customer.register(command_id=command_id)
+        assert not (await registry.readiness())["ready"]
+        server.start()
+        issued = await customer.register(command_id=command_id)
+        assert [app.client_id for app in (await customer.ask(ListApps, AppPage)).apps] == [issued.client_id]
+    finally:
+        registry.kill()
+        server.stop()
+
+
+async def test_two_registries_share_the_work(
+    customer: Customer, registry: RegistryProcess, nats_url: str, schema: ServiceDsn, tmp_path: Path
+) -> None:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = RegistryProcess(nats_url, schema, folder)
+    try:
+        await second.start()
+        twice = [new_id() for _ in range(16)] * 2
+        issued = await asyncio.gather(*(customer.register(command_id=command_id) for command_id in twice))
+        assert len({app.client_id for app in issued}) == 16
+        assert len((await customer.ask(ListApps, AppPage)).apps) == 16
+    finally:
+        second.kill()
