@@ -15,6 +15,7 @@ from deploy.servers.roles import ServiceDsn
 from services.console import app as console
 from services.console.commands import IssueToken, RevokeToken
 from services.console.tokens import new_token
+from services.metering import app as metering
 from services.registry import app as registry
 from shared.events.console import Role
 from shared.ids import new_id, new_vault_key
@@ -59,6 +60,14 @@ def make_registry(nats_url: str, dsn: ServiceDsn) -> Service:
         vault_key=new_vault_key(),
     )
     return registry.build(settings)
+
+
+def make_metering(nats_url: str, dsn: ServiceDsn) -> Service:
+    """The real metering."""
+    settings = metering.SETTINGS(
+        nats_url=nats_url, postgres_dsn=dsn.dsn, http_port=free_port(), catalog=DEPLOY / "catalog.yaml", partitions=2
+    )
+    return metering.build(settings)
 
 
 def make_console(nats_url: str, dsn: ServiceDsn, **settings: object) -> Service:
