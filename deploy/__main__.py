@@ -85,8 +85,8 @@ async def run(settings: StackSettings, home: Home, screen: Screen) -> int:
 async def _start(stack: Stack, home: Home, secrets: Secrets, screen: Screen) -> None:
     await stack.start()
     seeded = await first_start.prepare(stack, secrets)
-    write_private(home.ready_file, json.dumps(ready(stack, home, seeded), indent=2) + "\n")
     screen.plain(welcome(stack, seeded))
+    write_private(home.ready_file, json.dumps(ready(stack, home, seeded), indent=2) + "\n")
 
 
 def _stop_on_signals(stack: Stack, screen: Screen) -> asyncio.Event:

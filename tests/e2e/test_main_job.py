@@ -50,9 +50,13 @@ async def test_a_customer_registers_calls_and_sees_exactly_the_calls_that_passed
     assert {(answer.status_code, answer.json()["error"]["errorCode"]) for answer in refused} == {(401, "200")}
     await owner.wait_used(client_id, 25, WITHIN_S)
     assert await owner.used(client_id, "monthly") == 25
-    weighed = await owner.call(client_id, secret, **{"X-Tollbook-Quantity": "4"})
-    assert weighed.status_code == 200
-    await owner.wait_used(client_id, 29, WITHIN_S)
+    weight = {"X-NCP-APIGW-API-KEY-ID": client_id, "X-NCP-APIGW-API-KEY": secret, "X-Tollbook-Quantity": "4"}
+    ignored = await owner.caller.post("/recog/v1/stt?lang=Kor", content=b"some audio", headers=weight)
+    assert ignored.status_code == 200, "what a call weighs is the proxy's to say, not the caller's"
+    await owner.wait_used(client_id, 26, WITHIN_S)
+    async with httpx.AsyncClient(base_url=owner.ready["gate_url"], trust_env=False) as gate:
+        assert (await gate.get("/authorize/csr", headers=weight)).status_code == 200
+    await owner.wait_used(client_id, 30, WITHIN_S)
 
 
 async def until_refused(owner: Customer, client_id: str, secret: str, code: str, **headers: str) -> None:

@@ -108,6 +108,7 @@ class Customer:
         body = {"name": name, "services": ["csr"], "environments": {"android": ["com.example.recorder"], **environments}}
         answer = await self.http.post("/v1/apps", json=body)
         assert answer.status_code == 201, answer.text
+        await asyncio.sleep(0.5)  # the gate learns of it from the stream, milliseconds after this answer
         return answer.json()["client_id"], answer.json()["client_secret"]
 
     async def call(self, client_id: str, secret: str, **headers: str) -> httpx.Response:
