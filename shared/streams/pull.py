@@ -299,7 +299,7 @@ class _Life:
             if int(headers.get("Nats-Last-Consumer", self.delivered)) > self.delivered:
                 self._end("a heartbeat tells of messages that never came")
             return
-        if status in ("404", "408") or description.startswith("Message Size"):
+        if status in ("404", "408") or description.startswith(("Message Size", "Batch Completed")):
             self.outstanding -= int(headers.get("Nats-Pending-Messages", 0))
             self.reserved -= int(headers.get("Nats-Pending-Bytes", 0))
             self.wake.set()
