@@ -64,20 +64,24 @@ def _route(route: Route, gate_port: int) -> str:
     return f"""\
 	@{route.service} path {route.path} {route.path}/*
 	handle @{route.service} {{
-		# What only the gate may say, and where only this proxy may say the call came from, is not taken from the caller.
-		request_header -X-Tollbook-*
-		request_header -X-Original-URI
-		forward_auth 127.0.0.1:{gate_port} {{
-			uri /authorize/{route.service}
-			copy_headers {copied}
-			transport http {{
-				dial_timeout 2s
-				response_header_timeout {GATE_TIMEOUT}
+		route {{ # keeps this order; on its own Caddy would put the question to the gate first
+			# What only the gate and this proxy may say is not taken from the caller.
+			request_header -X-Tollbook-*
+			request_header -X-Original-URI
+			request_header -X-Forwarded-Uri
+			request_header -X-Forwarded-Method
+			forward_auth 127.0.0.1:{gate_port} {{
+				uri /authorize/{route.service}
+				copy_headers {copied}
+				transport http {{
+					dial_timeout 2s
+					response_header_timeout {GATE_TIMEOUT}
+				}}
 			}}
-		}}
-		reverse_proxy {route.upstream} {{
-			# The API behind has no need of the caller's secret.
-			header_up -X-NCP-APIGW-API-KEY
+			reverse_proxy {route.upstream} {{
+				# The API behind has no need of the caller's secret.
+				header_up -X-NCP-APIGW-API-KEY
+			}}
 		}}
 	}}
 """
