@@ -36,7 +36,8 @@ class StackProcess:
         self.log = home.with_name(f"{home.name}.log")
 
     def start(self) -> StackProcess:
-        """Start it and wait until ready.json is there."""
+        """Start it and wait until ready.json is there (not the one of a stack that was killed)."""
+        (self.home / "ready.json").unlink(missing_ok=True)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "deploy"], cwd=ROOT, env=self._env, stdout=output, stderr=subprocess.STDOUT
