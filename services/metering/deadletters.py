@@ -18,6 +18,8 @@ DUPLICATE_WINDOW_S: Final = 120.0
 """A transaction that is tried again publishes its dead letters again: JetStream keeps one of them."""
 AT_ONCE_MAX: Final = 100
 REASON_MAX: Final = 500
+HEADERS_BYTES_MAX: Final = 60_000
+"""JetStream refuses a message with more than 64 KiB of headers."""
 _NOT_SHOWN: Final = re.compile(r"[^\x20-\x7e]")
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -46,7 +48,7 @@ def letter(rejected: Rejected, bytes_max: int) -> Outgoing:
     originals = {f"tollbook-original-{_name(name)}": _value(value) for name, value in message.headers.items()}
     data = message.data if rejected.data is None else rejected.data
     whole = Outgoing(SUBJECT, data, {**headers, **originals})
-    if whole.size <= bytes_max:
+    if whole.size <= bytes_max and whole.size - len(data) <= HEADERS_BYTES_MAX:
         return whole
     bare = Outgoing(SUBJECT, data, {**headers, "tollbook-left-out": "headers"})
     if bare.size <= bytes_max:
@@ -67,5 +69,5 @@ def _name(name: str) -> str:
 
 
 def _value(value: str) -> str:
-    """As it came, but for what cannot be written in a header again."""
-    return value.encode("utf-8", "replace").decode("utf-8").replace("\r", " ").replace("\n", " ")
+    """As it came; what is not ASCII as Python writes it, so that a character is a byte and the size is right."""
+    return value.encode("ascii", "backslashreplace").decode("ascii")

@@ -16,11 +16,12 @@ from shared.streams.declare import stream_state
 TIMEOUT_S: Final = 10.0
 
 # Checkpoints first: that waits for the transactions that move one, and whoever comes later finds it gone, writes nothing and
-# starts from the beginning.
+# starts from the beginning. Leases last: workers that have nothing to do take them again, and so read the checkpoints again.
 _FORGET_CHECKPOINTS: Final = "DELETE FROM checkpoint WHERE consumer = $1"
 _FORGET_COUNTS: Final = """
     TRUNCATE counter, counted_event, publisher_position, credential_use;
-    UPDATE progress SET sequence = 0, recorded_at = NULL
+    UPDATE progress SET sequence = 0, recorded_at = NULL;
+    UPDATE lease SET worker = NULL, expires_at = NULL
 """
 
 

@@ -1,0 +1,208 @@
+"""Workers side by side, workers that die, servers that go away, streams that are lost: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import httpx
+from nats.aio.client import Client
+
+from deploy.servers.roles import ServiceDsn
+from shared.events.usage import UsageRecord
+from shared.streams.declare import delete_stream, ensure_stream, stream_state, usage_stream
+from tests.support.metering_process import (
+    PARTITIONS,
+    Meter,
+    MeteringProcess,
+    RegistryFeed,
+    dead_letters,
+    eventually,
+    now_us,
+    rows,
+    usage,
+    used,
+)
+from tests.support.servers import NatsProcess, PostgresDatabase, connect_nats
+
+A, B = "a" * 20, "b" * 20
+SOURCES = {f"usage.records.{partition}" for partition in range(PARTITIONS)} | {"usage.cloudevents"}
+APPS = [f"{number:020d}" for number in range(24)]
+
+
+async def test_two_workers_share_and_the_death_of_one_moves_everything_to_the_other(
+    nc: Client, nats_url: str, schema: ServiceDsn, registry: RegistryFeed, worker: MeteringProcess, tmp_path: Path
+) -> None:
+    for client_id in APPS:
+        await registry.register(client_id)
+    meters = [Meter(nc, f"gate-{number}") for number in range(3)]
+    sent = dict.fromkeys(APPS, 0)
+
+    async def publish(times: int) -> None:
+        for _ in range(times):
+            client_id = random.choice(APPS)
+            sent[client_id] += 3
+            await random.choice(meters).count(
+                UsageRecord(client_id, "csr", now_us(), 1), UsageRecord(client_id, "csr", now_us(), 2)
+            )
+
+    other = MeteringProcess(nats_url, schema, tmp_path, "two")
+    try:
+        await publish(50)
+        await other.start()
+
+        async def shared_out() -> bool:
+            mine, theirs = await worker.follows(), await other.follows()
+            return mine | theirs == SOURCES and not mine & theirs and len(theirs) >= 2
+
+        await eventually(shared_out, True)
+        await publish(100)
+        publishing = asyncio.create_task(publish(200))
+        await asyncio.sleep(0.2)
+        worker.kill()
+        await publishing
+        await eventually(other.follows, SOURCES)
+        await publish(20)
+        for client_id in APPS:
+            await eventually(lambda client_id=client_id: used(nc, client_id), sent[client_id])  # type: ignore[misc]
+        assert await dead_letters(nc) == []
+    finally:
+        other.kill()
+
+
+async def test_a_worker_that_stops_gives_its_sources_back_at_once(
+    nc: Client, nats_url: str, schema: ServiceDsn, worker: MeteringProcess, tmp_path: Path
+) -> None:
+    worker.stop()
+    held = await rows(schema, "SELECT source FROM lease WHERE worker IS NOT NULL")
+    assert held == []
+    assert await rows(schema, "SELECT worker FROM worker") == []
+
+
+async def test_nothing_is_counted_twice_after_kill_9_at_any_moment(
+    nc: Client, worker: MeteringProcess, meter: Meter, schema: ServiceDsn
+) -> None:
+    total = 0
+    for _ in range(4):
+        for _ in range(30):
+            await meter.count(UsageRecord(A, "csr", now_us(), 1))
+            total += 1
+        worker.kill()
+        await worker.start()
+    await eventually(lambda: used(nc, A), total)
+    assert (await usage(nc, A)).calls == total
+
+
+async def test_a_rebuild_counts_all_again_to_the_same(
+    nc: Client, worker: MeteringProcess, meter: Meter, schema: ServiceDsn
+) -> None:
+    counters = "SELECT client_id, service, period, window_start, calls, units, late_units FROM counter ORDER BY 1, 2, 3, 4"
+    record = UsageRecord(B, "csr", now_us(), 9)
+    await meter.count(UsageRecord(A, "csr", now_us(), 2), UsageRecord(A, "nope", now_us()))
+    await meter.count(record)
+    await meter.count(record, retracted=True)
+    await meter.count(UsageRecord(B, "clova-voice", now_us() - 3 * 86_400_000_000, 4))
+    await meter.count(UsageRecord(B, "csr", now_us(), 1))
+    await eventually(lambda: used(nc, B), 1)
+    before = await rows(schema, counters)
+    letters = await dead_letters(nc)
+    assert len(letters) == 1
+    done = worker.run("--rebuild")
+    assert done.returncode == 0, done.stderr
+    assert b"5 messages" in done.stdout
+
+    async def counted() -> list[tuple[object, ...]]:
+        return [row for row in await rows(schema, counters) if row[4:] != (0, 0, 0)]
+
+    await eventually(counted, [row for row in before if row[4:] != (0, 0, 0)])
+    await eventually(lambda: used(nc, B), 1)
+    assert await dead_letters(nc) == letters, "dead letters are published once"
+    await meter.count(UsageRecord(B, "csr", now_us(), 1))
+    await eventually(lambda: used(nc, B), 2)
+
+
+async def test_a_lost_usage_stream_is_made_again_and_what_was_counted_stays(
+    nc: Client, worker: MeteringProcess, meter: Meter, schema: ServiceDsn
+) -> None:
+    last = 0
+    for _ in range(5):
+        last = await meter.count(UsageRecord(A, "csr", now_us(), 1))
+        await meter.count(UsageRecord(B, "csr", now_us(), 1))
+    await eventually(lambda: used(nc, A), 5)
+    await eventually(lambda: used(nc, B), 5)
+    await delete_stream(nc, "USAGE")
+
+    async def first() -> int | None:
+        state = await stream_state(nc, "USAGE")
+        return None if state is None else state.first
+
+    await eventually(first, last + 2)
+    assert await meter.count(UsageRecord(A, "csr", now_us(), 1)) == last + 2
+    await meter.count(UsageRecord(B, "csr", now_us(), 1))
+    await eventually(lambda: used(nc, A), 6)
+    await eventually(lambda: used(nc, B), 6)
+    done = worker.run("--rebuild")
+    assert done.returncode != 0
+    assert b"would be lost" in done.stderr
+    assert await used(nc, A) == 6
+
+
+async def test_a_usage_stream_that_is_older_than_what_was_counted_is_refused(
+    nc: Client, worker: MeteringProcess, meter: Meter
+) -> None:
+    for _ in range(5):
+        await meter.count(UsageRecord(A, "csr", now_us(), 1))
+    await eventually(lambda: used(nc, A), 5)
+    worker.kill()
+    await delete_stream(nc, "USAGE")
+    config = usage_stream()
+    config.subjects = sorted(SOURCES)
+    await ensure_stream(nc, config)
+    await meter.count(UsageRecord(A, "csr", now_us(), 1))
+    worker.launch()
+
+    async def says() -> bool:
+        try:
+            part = (await worker.readiness())["parts"]["usage"]
+        except (httpx.TransportError, KeyError):
+            return False
+        return not part["ready"] and "restore" in part["detail"]
+
+    await eventually(says, True, lambda: worker.log.read_text())
+    assert await used(nc, A) == 5
+
+
+async def test_nats_away_and_back(private_nats: NatsProcess, postgres: PostgresDatabase, tmp_path: Path) -> None:
+    nc = await connect_nats(private_nats.url)
+    registry = RegistryFeed(nc)
+    await registry.open_account()
+    await registry.register(A)
+    schema = await postgres.service_schema("metering")
+    worker = MeteringProcess(private_nats.url, schema, tmp_path)
+    meter = Meter(nc)
+    try:
+        await worker.start()
+        for _ in range(3):
+            await meter.count(UsageRecord(A, "csr", now_us(), 1))
+        private_nats.kill()
+
+        async def ready() -> bool:
+            return bool((await worker.readiness())["ready"])
+
+        await eventually(ready, False)
+        private_nats.start()
+        await eventually(ready, True)
+
+        async def counted() -> bool:
+            try:
+                await meter.count(UsageRecord(A, "csr", now_us(), 1))
+            except Exception:
+                return False
+            return True
+
+        await eventually(counted, True)
+        await eventually(lambda: used(nc, A), 4)
+    finally:
+        worker.kill()
+        await nc.close()

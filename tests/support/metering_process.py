@@ -1,0 +1,248 @@
+"""Metering as a process of its own on a real NATS and PostgreSQL, and those who feed it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import asyncpg
+import httpx
+import msgspec
+from nats.aio.client import Client
+
+from deploy.servers.program import free_port
+from deploy.servers.roles import ServiceDsn
+from shared.commands.metering import GetUsage, Usage
+from shared.commands.requester import ask
+from shared.errors import Unavailable
+from shared.events.registry import (
+    CODEC,
+    AccountOpened,
+    AppDeleted,
+    AppEdited,
+    AppRegistered,
+    Environments,
+    RegistryEvent,
+    SecretIssued,
+    SelectedService,
+)
+from shared.events.usage import MSGPACK, RECORDS_SUBJECT, UsageBatch, UsageRecord, partition_of
+from shared.streams.cloudevents import cloudevent_headers
+from shared.streams.declare import ensure_stream, log_stream
+from shared.streams.publish import Outgoing, publish_batch
+from shared.windows import to_us
+
+ROOT = Path(__file__).parents[2]
+PARTITIONS: Final = 4
+LOOK_S: Final = 0.05
+T = TypeVar("T")
+
+
+class MeteringProcess:
+    """`python -m services.metering`, started, stopped and killed at will; `log` gathers what it writes."""
+
+    def __init__(self, nats_url: str, dsn: ServiceDsn, folder: Path, name: str = "one", **settings: str) -> None:
+        self.port = free_port()
+        self.log = folder / f"metering-{name}.log"
+        self.env = {
+            **os.environ,
+            "TOLLBOOK_NATS_URL": nats_url,
+            "TOLLBOOK_HTTP_PORT": str(self.port),
+            "TOLLBOOK_POSTGRES_DSN": dsn.dsn,
+            "TOLLBOOK_POSTGRES_OWNER_DSN": dsn.owner_dsn,
+            "TOLLBOOK_CATALOG": str(ROOT / "deploy" / "catalog.yaml"),
+            "TOLLBOOK_PARTITIONS": str(PARTITIONS),
+            "TOLLBOOK_WORKER": name,
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready and follows something."""
+        self.launch()
+        await eventually(self._ready, True, lambda: self.log.read_text())
+
+    def launch(self) -> None:
+        """Start it."""
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "services.metering"], cwd=ROOT, env=self.env, stderr=output, stdout=output
+            )
+
+    async def _ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        try:
+            return bool((await self.readiness())["ready"]) and bool(await self.follows())
+        except httpx.TransportError:
+            return False
+
+    async def readiness(self) -> dict[str, Any]:
+        """The body of /readyz."""
+        return dict((await self._get("/readyz")).json())
+
+    async def metrics(self) -> str:
+        return (await self._get("/metrics")).text
+
+    async def follows(self) -> set[str]:
+        """The subjects of USAGE that this worker counts."""
+        return {label.removeprefix("USAGE ") for label in (await self.readiness())["parts"]["usage"]["lag"]}
+
+    async def _get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+
+    def run(self, option: str) -> subprocess.CompletedProcess[bytes]:
+        """`python -m services.metering <option>` to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "services.metering", option],
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(20)
+        self._process = None
+        return code
+
+    def kill(self) -> None:
+        """kill -9, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+
+class RegistryFeed:
+    """Publishes the registry's events as its relay would."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._position = 0
+
+    async def publish(self, *events: RegistryEvent) -> None:
+        await ensure_stream(self._nc, log_stream("registry"))
+        for event in events:
+            self._position += 1
+            name = type(event).__name__
+            headers = cloudevent_headers(
+                id_=f"registry-{self._position}",
+                source="/tollbook/registry",
+                type_=CODEC.ce_type(name, 1),
+                time=datetime.now(UTC),
+                extensions={"hash": f"{self._position:064x}"},
+            )
+            outgoing = Outgoing(f"registry.events.{name}", CODEC.encode(event), headers)
+            await publish_batch(self._nc, [outgoing], expected_last_sequence=self._position - 1)
+
+    async def open_account(self, account: str = "acme", zone: str = "Asia/Seoul") -> None:
+        await self.publish(AccountOpened(account=account, zone=zone))
+
+    async def register(self, client_id: str, account: str = "acme", services: Sequence[str] = ("csr",)) -> None:
+        await self.publish(
+            AppRegistered(
+                account=account,
+                client_id=client_id,
+                name="speech",
+                services=tuple(SelectedService(service) for service in services),
+                environments=Environments(),
+                secret=SecretIssued("s1", "00" * 32),
+            )
+        )
+
+    async def edit(self, client_id: str, services: Sequence[str], account: str = "acme") -> None:
+        selected = tuple(SelectedService(service) for service in services)
+        await self.publish(
+            AppEdited(account=account, client_id=client_id, name="speech", services=selected, environments=Environments())
+        )
+
+    async def delete(self, client_id: str, account: str = "acme") -> None:
+        await self.publish(AppDeleted(account=account, client_id=client_id))
+
+
+class Meter:
+    """One publisher of batches."""
+
+    def __init__(self, nc: Client, publisher: str = "gate-1", partitions: int = PARTITIONS) -> None:
+        self._nc = nc
+        self._publisher = publisher
+        self._partitions = partitions
+        self._seqs = [0] * partitions
+
+    def batch(self, records: Sequence[UsageRecord], *, retracted: bool = False, again: bool = False) -> Outgoing:
+        """The message with these records, all of one partition; the last one once more if it is `retracted` or `again`."""
+        partition = partition_of(records[0].client_id, self._partitions)
+        if not retracted and not again:
+            self._seqs[partition] += 1
+        content = UsageBatch(publisher=self._publisher, seq=self._seqs[partition], records=list(records), retracted=retracted)
+        return Outgoing(f"{RECORDS_SUBJECT}.{partition}", msgspec.msgpack.encode(content), {"Content-Type": MSGPACK})
+
+    async def count(self, *records: UsageRecord, retracted: bool = False, again: bool = False) -> int:
+        """Publish them in one batch; its sequence in USAGE."""
+        return await self.send(self.batch(records, retracted=retracted, again=again))
+
+    async def send(self, outgoing: Outgoing) -> int:
+        """Publish a message; its sequence."""
+        return await publish_batch(self._nc, [outgoing], expected_last_sequence=None)
+
+
+async def eventually(look: Callable[[], Awaitable[T]], wanted: T, output: Callable[[], str] = str, timeout_s: float = 30) -> None:
+    """Look until it is as wanted."""
+    found: object = "nothing"
+    for _ in range(int(timeout_s / LOOK_S)):
+        found = await look()
+        if found == wanted:
+            return
+        await asyncio.sleep(LOOK_S)
+    raise AssertionError(f"wanted {wanted!r}, found {found!r}\n{output()}")
+
+
+async def usage(nc: Client, client_id: str, service: str = "csr", account: str = "acme", **fields: Any) -> Usage:
+    """Ask for usage; an answer that a busy machine delays is asked for again."""
+    query = GetUsage(account=account, client_id=client_id, service=service, **fields)
+    for _ in range(5):
+        try:
+            return await ask(nc, "metering", query, Usage, timeout_s=10)
+        except Unavailable:
+            await asyncio.sleep(0.5)
+    return await ask(nc, "metering", query, Usage, timeout_s=10)
+
+
+async def used(nc: Client, client_id: str, service: str = "csr", account: str = "acme", **fields: Any) -> int:
+    """Units used in the window that is open now."""
+    return (await usage(nc, client_id, service, account, **fields)).used
+
+
+async def rows(dsn: ServiceDsn, query: str, *args: object) -> list[tuple[Any, ...]]:
+    """Rows of metering's schema."""
+    connection = await asyncpg.connect(dsn.owner_dsn)
+    try:
+        await connection.execute("SET search_path = metering")
+        return [tuple(row) for row in await connection.fetch(query, *args)]
+    finally:
+        await connection.close()
+
+
+async def dead_letters(nc: Client) -> list[tuple[dict[str, str], bytes]]:
+    """Headers and data of every dead letter, in order."""
+    js = nc.jetstream()
+    count = (await js.stream_info("DEADLETTER")).state.messages
+    found = [await js.get_msg("DEADLETTER", sequence) for sequence in range(1, count + 1)]
+    return [(dict(message.headers or {}), message.data or b"") for message in found]
+
+
+def now_us() -> int:
+    return to_us(datetime.now(UTC))
