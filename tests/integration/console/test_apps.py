@@ -14,7 +14,8 @@ import pytest
 
 from shared.commands.metering import CredentialUse, GetCredentialUse, GetUsage, Usage
 from tests.integration.console.conftest import House
-from tests.support.consoles import client, issue_token
+from tests.support.consoles import client, issue_token, make_console, running
+from tests.support.servers import NatsProcess, PostgresDatabase
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -243,3 +244,24 @@ async def test_the_frame_answers_beside_the_api(alone: House) -> None:
     await alone.api.get("/v1/apps")
     metrics: httpx.Response = await alone.api.get("/metrics")
     assert 'tollbook_console_answers_total{method="GET",route="/v1/apps",status="503"}' in metrics.text
+
+
+async def test_when_nats_is_away_it_says_so_and_recovers_alone(private_nats: NatsProcess, postgres: PostgresDatabase) -> None:
+    dsn = await postgres.service_schema("console")
+    token = await issue_token(dsn)
+    async with running(make_console(private_nats.url, dsn)) as url, client(url, token) as api:
+        private_nats.kill()
+        began = time.monotonic()
+        answer = await api.get("/v1/apps")
+        assert time.monotonic() - began < 3
+        assert (answer.status_code, "registry" in answer.json()["detail"]) == (503, True)
+        await until(api, 503)
+        private_nats.start()
+        await until(api, 200)
+
+
+async def until(api: httpx.AsyncClient, status: int) -> None:
+    """Ask /readyz until it says so."""
+    async with asyncio.timeout(30):
+        while (await api.get("/readyz")).status_code != status:  # noqa: ASYNC110 - a server is asked
+            await asyncio.sleep(0.1)
