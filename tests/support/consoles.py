@@ -50,29 +50,38 @@ async def _ready(url: str) -> bool:
 
 def make_registry(nats_url: str, dsn: ServiceDsn) -> Service:
     """The real registry."""
-    settings = registry.SETTINGS(
-        nats_url=nats_url,
-        postgres_dsn=dsn.dsn,
-        http_port=free_port(),
-        catalog=DEPLOY / "catalog.yaml",
-        terms=DEPLOY / "terms.yaml",
-        pepper="0123456789abcdef" * 4,
-        vault_key=new_vault_key(),
+    settings = registry.SETTINGS.model_validate(
+        {
+            "nats_url": nats_url,
+            "postgres_dsn": dsn.dsn,
+            "http_port": free_port(),
+            "catalog": DEPLOY / "catalog.yaml",
+            "terms": DEPLOY / "terms.yaml",
+            "pepper": "0123456789abcdef" * 4,
+            "vault_key": new_vault_key(),
+        }
     )
     return registry.build(settings)
 
 
 def make_metering(nats_url: str, dsn: ServiceDsn) -> Service:
     """The real metering."""
-    settings = metering.SETTINGS(
-        nats_url=nats_url, postgres_dsn=dsn.dsn, http_port=free_port(), catalog=DEPLOY / "catalog.yaml", partitions=2
+    settings = metering.SETTINGS.model_validate(
+        {
+            "nats_url": nats_url,
+            "postgres_dsn": dsn.dsn,
+            "http_port": free_port(),
+            "catalog": DEPLOY / "catalog.yaml",
+            "partitions": 2,
+        }
     )
     return metering.build(settings)
 
 
 def make_console(nats_url: str, dsn: ServiceDsn, **settings: object) -> Service:
     """The console with those settings besides."""
-    return console.build(console.SETTINGS(nats_url=nats_url, postgres_dsn=dsn.dsn, http_port=free_port(), **settings))
+    told = {"nats_url": nats_url, "postgres_dsn": dsn.dsn, "http_port": free_port(), **settings}
+    return console.build(console.SETTINGS.model_validate(told))
 
 
 async def issue_token(
