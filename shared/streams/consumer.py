@@ -23,6 +23,7 @@ TRIES_MAX: Final = 3
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
+CANCEL_S: Final = 0.5
 
 _FIRST: Final = """
     INSERT INTO checkpoint (consumer, stream, subject, sequence, hash) VALUES ($1, $2, $3, 0, '')
@@ -147,9 +148,9 @@ class Consumer:
     async def _halt(self, following: _Following) -> None:
         if following.puller is not None:
             self._by_puller.pop(following.puller, None)
-        if following.task is not None:
-            following.task.cancel()
-            await asyncio.gather(following.task, return_exceptions=True)
+        while following.task is not None and not following.task.done():
+            following.task.cancel()  # once is not always enough: see raise_if_cancelled
+            await asyncio.wait({following.task}, timeout=CANCEL_S)
         following.puller = following.task = None
 
     async def _follow(self, following: _Following) -> None:

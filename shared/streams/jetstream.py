@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
@@ -38,17 +39,35 @@ class StreamRefused(Exception):
     """A stream does not hold what it must hold. The text says what was found and what an operator can do."""
 
 
-async def api(nc: Client, request: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-    """Ask `$JS.API.<request>`; the decoded answer. Raises ApiError on a refusal, Unavailable when there is no answer."""
+def raise_if_cancelled() -> None:
+    """Be cancelled, if somebody has asked for it.
+
+    nats-py loses a cancellation that comes in the very moment when its answer does (asyncio.wait_for of Python 3.11), or while it
+    flushes (it catches it): whoever waited for nats-py looks again with this.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def request(nc: Client, subject: str, data: bytes, timeout_s: float, headers: Mapping[str, str] | None = None) -> bytes:
+    """The answer to a request. Raises one of NATS_FAILURES when there is none in time."""
+    answer = await nc.request(subject, data, timeout=timeout_s, headers=None if headers is None else dict(headers))
+    raise_if_cancelled()
+    return answer.data
+
+
+async def api(nc: Client, method: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """Ask `$JS.API.<method>`; the decoded answer. Raises ApiError on a refusal, Unavailable when there is no answer."""
     if not nc.is_connected:
         raise Unavailable("NATS is not connected.")
     try:
-        answer = await nc.request(f"$JS.API.{request}", msgspec.json.encode(body or {}), timeout=timeout_s)
+        answer = await request(nc, f"$JS.API.{method}", msgspec.json.encode(body or {}), timeout_s)
     except NATS_FAILURES as error:
         raise Unavailable(f"JetStream does not answer ({type(error).__name__}).") from error
-    decoded: dict[str, Any] = msgspec.json.decode(answer.data)
+    decoded: dict[str, Any] = msgspec.json.decode(answer)
     if "error" in decoded:
-        raise ApiError(request, decoded["error"].get("err_code", 0), decoded["error"].get("description", ""))
+        raise ApiError(method, decoded["error"].get("err_code", 0), decoded["error"].get("description", ""))
     return decoded
 
 

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from shared.errors import Unavailable
 from shared.ids import new_id
-from shared.streams.jetstream import NATS_FAILURES, TIMEOUT_S, WRONG_LAST_SEQUENCE
+from shared.streams.jetstream import NATS_FAILURES, TIMEOUT_S, WRONG_LAST_SEQUENCE, request
 
 BATCH_MESSAGES_MAX: Final = 1000
 """nats-server's own limit for one atomic batch."""
@@ -85,17 +85,17 @@ async def publish_batch(
     last = messages[-1]
     try:
         if len(messages) == 1:
-            answer = await nc.request(last.subject, last.data, timeout=timeout_s, headers={**last.headers, **expectation})
+            answer = await request(nc, last.subject, last.data, timeout_s, {**last.headers, **expectation})
         else:
             batch_id = new_id()
             for index, message in enumerate(messages[:-1], 1):
                 marks = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(index), **(expectation if index == 1 else {})}
                 await nc.publish(message.subject, message.data, headers={**message.headers, **marks})
             marks = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
-            answer = await nc.request(last.subject, last.data, timeout=timeout_s, headers={**last.headers, **marks})
+            answer = await request(nc, last.subject, last.data, timeout_s, {**last.headers, **marks})
     except NATS_FAILURES as error:
         raise Unavailable(f"JetStream did not acknowledge a batch for {last.subject} ({type(error).__name__}).") from error
-    return _acknowledged(answer.data, last.subject)
+    return _acknowledged(answer, last.subject)
 
 
 def _acknowledged(answer: bytes, subject: str) -> int:

@@ -25,6 +25,7 @@ from shared.streams.jetstream import (
     Connected,
     StreamRefused,
     api,
+    raise_if_cancelled,
     stored_message,
 )
 from shared.streams.message import Message, from_delivery, message_hash, parse_delivery
@@ -208,6 +209,7 @@ class _Life:
         while not self.ended:
             self.wake.clear()
             await self._ask()
+            raise_if_cancelled()
             try:
                 async with asyncio.timeout(TICK_S):
                     await self.wake.wait()

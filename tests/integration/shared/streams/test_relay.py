@@ -161,6 +161,7 @@ async def test_a_crash_at_every_await(stage: Stage, after: bool, hang: bool, los
             task = stage.start()[1]
         await settling
         tripping.cancel()
+        wire.at = 0
         await killed(task)
         if not wire.tripped.is_set():
             break
