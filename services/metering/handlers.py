@@ -111,7 +111,7 @@ class Handlers:
             late=current.late_units,
             window_start=open_now.start,
             resets_at=open_now.end,
-            as_of=_as_of(ends, counted, now, app.registered_at),
+            as_of=as_of(ends, counted, now, app.registered_at),
             position=max((one.sequence for one in counted.values()), default=0),
             history=tuple(_window_usage(window, used.get(window.start, Used())) for window in windows),
         )
@@ -149,19 +149,18 @@ class Handlers:
             problem = FieldProblem("service", f"there is no service {service}", f"Give one of: {known}.")
             raise InvalidInput("The query breaks the rules named in `fields`.", [problem])
 
-    async def _ends(self, subjects: tuple[str, str]) -> dict[str, int] | None:
-        """The newest sequence of each subject in USAGE, 0 for none; None when JetStream does not say."""
-        ends: dict[str, int] = {}
+    async def _ends(self, subjects: tuple[str, str]) -> dict[str, int | None]:
+        """The newest sequence of each subject in USAGE, 0 for none; None where JetStream does not say."""
+        ends: dict[str, int | None] = dict.fromkeys(subjects)
         for subject in subjects:
             try:
                 answer = await api(self._nc(), f"STREAM.MSG.GET.{USAGE}", {"last_by_subj": subject}, END_TIMEOUT_S)
                 ends[subject] = answer["message"]["seq"]
             except ApiError as error:
-                if error.err_code not in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
-                    return None
-                ends[subject] = 0
+                if error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
+                    ends[subject] = 0
             except Unavailable:
-                return None
+                break
         return ends
 
 
@@ -190,12 +189,15 @@ def _instant(app: AppRow, moment: Moment) -> datetime:
     return moment if isinstance(moment, datetime) else app.windows.day_start(moment)
 
 
-def _as_of(ends: Mapping[str, int] | None, counted: Mapping[str, Counted], now: datetime, since: datetime) -> datetime:
-    """Up to when everything is counted: `now` (taken before `ends`) if all is, else when the newest that is was recorded."""
+def as_of(ends: Mapping[str, int | None], counted: Mapping[str, Counted], now: datetime, since: datetime) -> datetime:
+    """Up to when everything is counted: `now` (taken before `ends`) if all is, else when the newest that is was recorded.
+
+    `ends` is the newest sequence of each subject, None where that is not known; before `since` there was nothing to count.
+    """
     instants = [now]
-    for subject in ends or counted:
+    for subject, end in ends.items():
         done = counted.get(subject)
-        if ends is None or (0 if done is None else done.sequence) < ends[subject]:
+        if end is None or (0 if done is None else done.sequence) < end:
             instants.append(since if done is None else done.recorded_at)
     return min(instants)
 

@@ -1,0 +1,55 @@
+"""What publishers have written to USAGE can be read for ever: it is counted again from its first message."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from shared.events.usage import CODEC, UsageBatch, UsageRecord
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "usage"
+EVENTS = sorted(GOLDEN.glob("*.v*.json"))
+
+BATCH = UsageBatch(
+    publisher="gate-0123456789abcdef",
+    seq=7,
+    records=[
+        UsageRecord("k3v9x2m1q8w7e5r4t6y0", "csr", 1795316645678901, 3, "0123456789abcdef0123456789abcdef"),
+        UsageRecord("k3v9x2m1q8w7e5r4t6y0", "clova-voice", 1795316645678902),
+    ],
+)
+
+
+@pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
+def test_a_golden_event_is_read_and_written_the_same(path: Path) -> None:
+    named = re.fullmatch(r"(\w+)\.v(\d+)\.json", path.name)
+    assert named is not None
+    written = path.read_bytes().removesuffix(b"\n")
+    event = CODEC.decode(named[1], int(named[2]), written)
+    assert CODEC.encode(event) == written
+
+
+def test_there_is_one_of_every_version_of_every_event() -> None:
+    needed = {f"{name}.v{schema}.json" for name, cls in CODEC.classes.items() for schema in range(1, cls.schema + 1)}
+    assert {path.name for path in EVENTS} == needed
+
+
+def test_a_golden_batch_is_read_and_written_the_same_as_msgpack() -> None:
+    written = (GOLDEN / "UsageBatch.msgpack").read_bytes()
+    assert msgspec.msgpack.decode(written, type=UsageBatch) == BATCH
+    assert msgspec.msgpack.encode(BATCH) == written
+
+
+def test_a_golden_batch_is_read_and_written_the_same_as_json() -> None:
+    written = (GOLDEN / "UsageBatch.json").read_bytes().removesuffix(b"\n")
+    assert msgspec.json.decode(written, type=UsageBatch) == BATCH
+    assert msgspec.json.encode(BATCH) == written
+
+
+@pytest.mark.parametrize("record", [["k3v9x2m1q8w7e5r4t6y0", "csr", 1], ["k3v9x2m1q8w7e5r4t6y0", "csr", 1, 2, "s", "l", "new"]])
+def test_a_record_may_leave_out_what_has_a_default_and_have_fields_of_a_later_release(record: list[object]) -> None:
+    read = msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=UsageRecord)
+    assert (read.client_id, read.occurred_at_us) == ("k3v9x2m1q8w7e5r4t6y0", 1)
