@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import Final, NamedTuple, Protocol
 
@@ -19,10 +20,11 @@ class Filler(Protocol):
 
 
 class Held(NamedTuple):
-    """A message that waits, and who put it in."""
+    """A message that waits, who put it in, and the bytes that it is reckoned at."""
 
     filler: Filler
     message: Message
+    bytes: int
 
 
 class Share(NamedTuple):
@@ -37,6 +39,16 @@ def weight(message: Message) -> int:
     return len(message.data) + len(message.subject) + HEADER_BYTES * len(message.headers)
 
 
+class _Count:
+    """What one filler has waiting."""
+
+    __slots__ = ("bytes", "messages")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.bytes = 0
+
+
 class Buffer:
     """Room is shared out evenly: each filler never has more asked for and waiting than its share, so the whole stays in bounds.
 
@@ -49,20 +61,19 @@ class Buffer:
             raise ValueError("a buffer holds at least one message of at least one byte")
         self._max = Share(messages_max, bytes_max)
         self._waiting: deque[Held] = deque()
-        self._held: dict[Filler, Share] = {}
-        self._filled = asyncio.Event()
+        self._held: dict[Filler, _Count] = {}
+        self._wanted = 1
+        self._enough = asyncio.Event()
 
     def open(self, filler: Filler) -> None:
         """Give `filler` a share."""
-        self._held.setdefault(filler, Share(0, 0))
+        self._held.setdefault(filler, _Count())
 
     def close(self, filler: Filler) -> None:
         """Take its share back and forget what it put in."""
         if self._held.pop(filler, None) is None:
             return
         self._waiting = deque(held for held in self._waiting if held.filler is not filler)
-        if not self._waiting:
-            self._filled.clear()
         for other in self._held:
             other.wake()
 
@@ -76,28 +87,40 @@ class Buffer:
 
     def held(self, filler: Filler) -> int:
         """Messages of `filler` that wait here."""
-        return self._held.get(filler, Share(0, 0)).messages
+        count = self._held.get(filler)
+        return 0 if count is None else count.messages
 
     def put(self, filler: Filler, message: Message) -> None:
         """Add a message; one of a filler without a share is forgotten. Never waits: the filler asked only for what fits."""
-        held = self._held.get(filler)
-        if held is None:
+        count = self._held.get(filler)
+        if count is None:
             return
-        self._held[filler] = Share(held.messages + 1, held.bytes + weight(message))
-        self._waiting.append(Held(filler, message))
-        self._filled.set()
+        size = weight(message)
+        count.messages += 1
+        count.bytes += size
+        self._waiting.append(Held(filler, message, size))
+        if len(self._waiting) >= self._wanted:
+            self._enough.set()
 
     async def take(self, messages_max: int, linger_s: float = 0.0) -> list[Held]:
-        """1 to `messages_max` messages in the order they came; waits for the first, then up to `linger_s` for more."""
-        while not self._waiting:
-            self._filled.clear()
-            await self._filled.wait()
-        if linger_s > 0 and len(self._waiting) < messages_max:
-            await asyncio.sleep(linger_s)
+        """1 to `messages_max` messages in the order they came; waits for the first, then up to `linger_s` for the rest."""
+        await self._until_there_are(1)
+        if linger_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(linger_s):
+                    await self._until_there_are(messages_max)
+            await self._until_there_are(1)  # a filler that was closed meanwhile has taken its messages away
         taken = [self._waiting.popleft() for _ in range(min(messages_max, len(self._waiting)))]
         for held in taken:
-            left = self._held[held.filler]
-            self._held[held.filler] = Share(left.messages - 1, left.bytes - weight(held.message))
+            count = self._held[held.filler]
+            count.messages -= 1
+            count.bytes -= held.bytes
         for filler in {held.filler for held in taken}:
             filler.wake()
-        return taken or await self.take(messages_max, linger_s)
+        return taken
+
+    async def _until_there_are(self, messages: int) -> None:
+        self._wanted = messages
+        while len(self._waiting) < messages:
+            self._enough.clear()
+            await self._enough.wait()

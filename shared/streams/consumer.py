@@ -264,8 +264,8 @@ class Consumer:
     async def _commit(self, batch: Sequence[Held]) -> None:
         """One transaction: checkpoints first, so that a worker that was fenced off does no work and holds no other lock."""
         last: dict[_Following, Message] = {}
-        for filler, message in batch:
-            last[self._by_puller[filler]] = message
+        for one in batch:
+            last[self._by_puller[one.filler]] = one.message
         moves = sorted(last.items(), key=lambda move: (move[0].source.stream, move[0].source.subject or ""))
         self._in_hand = batch
         try:
@@ -281,7 +281,7 @@ class Consumer:
                 )
                 if moved != f"UPDATE {len(moves)}":
                     raise Fenced("another worker has moved a checkpoint; reading the checkpoints again")
-                await self._handle(connection, [message for _, message in batch])
+                await self._handle(connection, [one.message for one in batch])
         finally:
             self._in_hand = ()
         for following, message in moves:
