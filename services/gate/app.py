@@ -89,7 +89,7 @@ def _describe_usage(service: Service) -> None:
     service.broker.publisher(
         f"{RECORDS_SUBJECT}.{{partition}}",
         title="UsageBatch",
-        description="Calls that passed, as msgpack. `partition` is FNV-1a of the Client ID modulo TOLLBOOK_PARTITIONS.",
+        description="Calls that passed, as msgpack. `partition` is FNV-1a of the publisher modulo TOLLBOOK_PARTITIONS.",
         schema=Annotated[dict[str, Any], WithJsonSchema(batch)],
     )
 

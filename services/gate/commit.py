@@ -1,8 +1,10 @@
-"""Group commit: usage records reach JetStream before their calls are answered, many in one message, one commit at a time.
+"""Group commit: usage records reach JetStream before their calls are answered, many in one message, one message at a time.
 
-While one commit is on its way the next one collects. A commit whose fate is unknown (no acknowledgement in time) is taken back:
-its callers are refused, and the same sequence numbers are sent again as `retracted` batches until they are acknowledged, before
-anything new; metering then counts none of it, whether or not the first message did arrive.
+All of a gate's records go to one partition, chosen by its own name: so a commit is one message and one fsync, however many
+applications it is about (docs/decisions/0010). While one commit is on its way the next one collects. A commit whose fate is
+unknown (no acknowledgement in time) is taken back: its callers are refused, and the same sequence number is sent again as a
+`retracted` batch until it is acknowledged, before anything new; metering then counts none of it, whether or not the first message
+did arrive.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from itertools import chain, repeat
 from typing import Final, NamedTuple
 
@@ -34,13 +35,11 @@ BATCH_BYTES_MAX: Final = 1_024
 DRAIN_S: Final = 5.0
 RETRY_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 RETRY_MAX_S: Final = 1.0
-PARTITIONS_REMEMBERED: Final = 65_536
 HEADERS: Final = {"Content-Type": MSGPACK}
 FATE_UNKNOWN: Final = (Unavailable, NatsError, TimeoutError, OSError)
 
 
 class _Waiting(NamedTuple):
-    partition: int
     record: UsageRecord
     recorded: asyncio.Future[bool]
 
@@ -68,9 +67,9 @@ class Committer:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._waiting_max = waiting_max
-        self._partition_of = lru_cache(PARTITIONS_REMEMBERED)(lambda client_id: partition_of(client_id, partitions))
+        self._subject = f"{RECORDS_SUBJECT}.{partition_of(publisher, partitions)}"
         self._encode = msgspec.msgpack.Encoder().encode
-        self._seqs = [0] * partitions
+        self._seq = 0
         self._collecting: list[_Waiting] = []
         self._committing: Sequence[_Waiting] = ()
         self._wake = asyncio.Event()
@@ -104,7 +103,7 @@ class Committer:
         if self.blocked or self.full:
             return False
         recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._collecting.append(_Waiting(self._partition_of(record.client_id), record, recorded))
+        self._collecting.append(_Waiting(record, recorded))
         self._wake.set()
         return await recorded
 
@@ -137,37 +136,23 @@ class Committer:
         fitting = min(RECORDS_MAX, max(1, (self._nc().max_payload - BATCH_BYTES_MAX) // RECORD_BYTES_MAX))
         self._committing = self._collecting[:fitting]
         del self._collecting[:fitting]
-        batches = self._batches(self._committing)
+        self._seq += 1
+        batch = UsageBatch(publisher=self._publisher, seq=self._seq, records=[waiter.record for waiter in self._committing])
         began = self._clock.monotonic()
         try:
-            await self._publish(batches, retracted=False)
+            await self._publish(batch)
         except FATE_UNKNOWN as error:
-            await self._take_back(batches, error)
+            await self._take_back(msgspec.structs.replace(batch, retracted=True), error)
         else:
             self._metrics.committed(len(self._committing), self._clock.monotonic() - began)
             committed, self._committing = self._committing, ()
             self._answer(committed, recorded=True)
 
-    def _batches(self, waiting: Sequence[_Waiting]) -> dict[int, UsageBatch]:
-        """One batch per partition that `waiting` touches, each with that partition's next sequence number."""
-        records: dict[int, list[UsageRecord]] = {}
-        for partition, record, _ in waiting:
-            records.setdefault(partition, []).append(record)
-        for partition in records:
-            self._seqs[partition] += 1
-        return {
-            partition: UsageBatch(publisher=self._publisher, seq=self._seqs[partition], records=held)
-            for partition, held in records.items()
-        }
+    async def _publish(self, batch: UsageBatch) -> None:
+        message = Outgoing(self._subject, self._encode(batch), HEADERS)
+        await publish_batch(self._nc(), [message], expected_last_sequence=None, timeout_s=self._timeout_s)
 
-    async def _publish(self, batches: dict[int, UsageBatch], *, retracted: bool) -> None:
-        messages = []
-        for partition, batch in batches.items():
-            sent = msgspec.structs.replace(batch, retracted=True) if retracted else batch
-            messages.append(Outgoing(f"{RECORDS_SUBJECT}.{partition}", self._encode(sent), HEADERS))
-        await publish_batch(self._nc(), messages, expected_last_sequence=None, timeout_s=self._timeout_s)
-
-    async def _take_back(self, batches: dict[int, UsageBatch], error: Exception) -> None:
+    async def _take_back(self, retraction: UsageBatch, error: Exception) -> None:
         self._obstacle = f"usage cannot be recorded: the USAGE stream did not acknowledge ({error or type(error).__name__})"
         log.warning("gate: %s", self._obstacle)
         self._answer(self._take_all(), recorded=False)
@@ -176,7 +161,7 @@ class Committer:
             if not self._nc().is_connected:
                 continue
             try:
-                await self._publish(batches, retracted=True)
+                await self._publish(retraction)
             except FATE_UNKNOWN:
                 continue
             break

@@ -58,7 +58,7 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Calls counted by one publisher, in order.
 
-    `publisher` is new at each start of the publishing process; `seq` is 1, 2, 3 ... for that publisher in that partition: a batch
+    `publisher` is new at each start of the publishing process, and keeps to one partition; `seq` is 1, 2, 3 ... for it: a batch
     whose seq was seen is a repetition and counts nothing. A batch with `retracted` says: seq was never acknowledged and its
     calls were refused, so none of it counts, whether or not the first message did arrive; `records` repeats what it held.
     """
@@ -72,9 +72,9 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
 CODEC: Codec[UsageRecorded] = Codec("usage", UsageRecorded)
 
 
-def partition_of(client_id: str, partitions: int) -> int:
-    """The partition that an application's usage goes to: FNV-1a, as in NATS's own `partition()` subject mapping."""
+def partition_of(publisher: str, partitions: int) -> int:
+    """The partition that a publisher's batches go to: FNV-1a of its name, as in NATS's own `partition()` subject mapping."""
     digest = 2166136261
-    for byte in client_id.encode():
+    for byte in publisher.encode():
         digest = ((digest ^ byte) * 16777619) & 0xFFFFFFFF
     return digest % partitions

@@ -25,7 +25,7 @@ from shared.events.registry import (
     SecretIssued,
     SelectedService,
 )
-from shared.events.usage import UsageBatch, partition_of
+from shared.events.usage import UsageBatch
 from shared.ids import new_client_id, new_client_secret, new_id
 from shared.streams.declare import ensure_stream, log_stream, stream_state, usage_stream
 from shared.streams.jetstream import api, stored_message
@@ -171,13 +171,12 @@ async def stored_batches(nc: Client) -> list[UsageBatch]:
     return batches
 
 
-def counted(batches: list[UsageBatch], partitions: int = 4) -> dict[str, int]:
+def counted(batches: list[UsageBatch]) -> dict[str, int]:
     """Calls by Client ID as metering counts them: repetitions ignored, what was taken back subtracted."""
-    last: dict[tuple[str, int], tuple[int, bool]] = {}
+    last: dict[str, tuple[int, bool]] = {}
     calls: dict[str, int] = {}
     for batch in batches:
-        key = batch.publisher, partition_of(batch.records[0].client_id, partitions)
-        seq, retracted = last.get(key, (0, False))
+        seq, retracted = last.get(batch.publisher, (0, False))
         sign = 0
         if batch.seq > seq:
             sign = 0 if batch.retracted else 1
@@ -185,7 +184,7 @@ def counted(batches: list[UsageBatch], partitions: int = 4) -> dict[str, int]:
             sign = -1
         else:
             continue
-        last[key] = batch.seq, batch.retracted
+        last[batch.publisher] = batch.seq, batch.retracted
         for record in batch.records:
             calls[record.client_id] = calls.get(record.client_id, 0) + sign * record.quantity
     return {client_id: count for client_id, count in calls.items() if count}

@@ -159,8 +159,8 @@ class LateCommitter(Committer):
 
     losses = 1
 
-    async def _publish(self, batches: dict[int, UsageBatch], *, retracted: bool) -> None:
-        await super()._publish(batches, retracted=retracted)
+    async def _publish(self, batch: UsageBatch) -> None:
+        await super()._publish(batch)
         if self.losses:
             self.losses -= 1
             raise TimeoutError
@@ -191,9 +191,9 @@ class SlowCommitter(Committer):
 
     let_go: asyncio.Event
 
-    async def _publish(self, batches: dict[int, UsageBatch], *, retracted: bool) -> None:
+    async def _publish(self, batch: UsageBatch) -> None:
         await self.let_go.wait()
-        await super()._publish(batches, retracted=retracted)
+        await super()._publish(batch)
 
 
 def slow_committer(nc: Client, waiting_max: int = 100) -> SlowCommitter:
@@ -240,7 +240,7 @@ async def test_being_stopped_finishes_what_waits(nc: Client) -> None:
 
 
 class BrokenCommitter(Committer):
-    async def _publish(self, batches: dict[int, UsageBatch], *, retracted: bool) -> None:
+    async def _publish(self, batch: UsageBatch) -> None:
         raise RuntimeError("a mistake in the program")
 
 

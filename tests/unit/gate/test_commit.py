@@ -1,4 +1,4 @@
-"""That one commit always fits into one NATS message per partition."""
+"""That one commit always fits into one NATS message."""
 
 from __future__ import annotations
 
