@@ -6,8 +6,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -136,7 +138,7 @@ class Service:
             timeout_graceful_shutdown=GRACE_S,
             h11_max_incomplete_event_size=65536,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         return self._server
 
     async def _start(self) -> None:
@@ -177,6 +179,24 @@ class Service:
         ready = all(part.ready for part in parts.values()) and not self._stopping
         body = msgspec.json.encode({"ready": ready, "parts": {name: msgspec.to_builtins(part) for name, part in parts.items()}})
         return AsgiResponse(body, 200 if ready else 503, headers={"content-type": "application/json"})
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which ends with exit code 0 when it was asked to stop: the original raises the signal once more."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
 
 
 def open_broker(name: str, settings: ServiceSettings) -> NatsBroker:
