@@ -10,21 +10,21 @@ from deploy.permissions import PERMISSIONS
 from deploy.secrets import Secrets, new_account_seed, new_key, new_password, new_user_seed, public_key
 from deploy.servers.nats_config import NatsUser
 from deploy.servers.roles import ServicePasswords
-from deploy.services import SERVICES
+from deploy.services import SERVICES, ServiceSpec
 
 POSTGRES_ADMIN: Final = "postgres-admin"
 
 
 @dataclass(frozen=True)
 class Keys:
-    """`nats` and `postgres` are by user and by service."""
+    """`nats` is by user, `postgres` and `vault` by service."""
 
     postgres_admin: str
     postgres: dict[str, ServicePasswords]
     nats: dict[str, str]
     callout: str
     pepper: str
-    vault: str
+    vault: dict[str, str]
 
     def nats_users(self) -> dict[str, NatsUser]:
         """Each user's public key with its permissions, for the server's configuration."""
@@ -36,7 +36,12 @@ def load_keys(secrets: Secrets, home: Home) -> Keys:
     return Keys(
         postgres_admin=secrets.get(POSTGRES_ADMIN, new_password, data=home.postgres),
         pepper=secrets.get("pepper", new_key, data=home.postgres),
-        vault=secrets.get("vault-key", new_key, data=home.postgres),
+        # Before the passwords, which tell whether the service was ever started here.
+        vault={
+            spec.name: secrets.get(f"vault-{spec.name}", new_key, data=home.postgres if _was_here(secrets, spec) else None)
+            for spec in SERVICES
+            if "VAULT_KEY" in spec.told
+        },
         postgres={
             spec.name: ServicePasswords(
                 owner=secrets.get(f"postgres-{spec.name}-owner", new_password),
@@ -48,3 +53,7 @@ def load_keys(secrets: Secrets, home: Home) -> Keys:
         nats={name: secrets.get(f"nats-{name}", new_user_seed) for name in PERMISSIONS},
         callout=secrets.get("nats-callout", new_account_seed),
     )
+
+
+def _was_here(secrets: Secrets, spec: ServiceSpec) -> bool:
+    return secrets.read(f"postgres-{spec.name}") is not None

@@ -88,7 +88,7 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
         subscribe=(inbox("gate"),),
     ),
     "console": Permissions(
-        publish=("*.commands.>", "*.queries.>", ACCOUNT_INFO, *reads("KV_apps"), *reads("KV_usage")),
+        publish=("*.commands.>", "*.queries.>", "dashboards.api.STREAM.>", ACCOUNT_INFO, *reads("KV_apps"), *reads("KV_usage")),
         subscribe=("$SYS.REQ.USER.AUTH", inbox("console")),
         responds=True,
     ),

@@ -26,7 +26,11 @@ SERVICES: Final = (
     ServiceSpec("registry", told=("CATALOG", "TERMS", "PEPPER", "VAULT_KEY")),
     ServiceSpec("metering", told=("CATALOG", "PARTITIONS", "WORKER")),
     ServiceSpec("gate", port="gate", schema=False, told=("CATALOG", "PEPPER", "PARTITIONS")),
-    ServiceSpec("console", port="console", told=("CATALOG", "TERMS", "NATS_CALLOUT_SEED", "NATS_DASHBOARDS_ACCOUNT")),
+    ServiceSpec(
+        "console",
+        port="console",
+        told=("CATALOG", "TERMS", "VAULT_KEY", "NATS_CALLOUT_SEED", "NATS_DASHBOARDS_ACCOUNT", "NATS_DASHBOARDS_API"),
+    ),
 )
 """A service to come (alerts, review) is one more line here and its user in deploy/permissions.py."""
 

@@ -20,7 +20,7 @@ from deploy.local_http import request
 from deploy.screen import Screen
 from deploy.secrets import Secrets, public_key
 from deploy.servers import caddy, nats, postgres
-from deploy.servers.nats_config import ACCOUNT, stack_config
+from deploy.servers.nats_config import DASHBOARDS, DASHBOARDS_API, stack_config
 from deploy.servers.program import Program
 from deploy.servers.roles import ServiceDsn, ensure_database, ensure_service
 from deploy.services import PROJECT, SERVICES, ServiceSpec, is_installed, program
@@ -33,6 +33,8 @@ CATALOG: Final = PROJECT / "deploy" / "catalog.yaml"
 TERMS: Final = PROJECT / "deploy" / "terms.yaml"
 SAMPLE: Final = "sample"
 """The one upstream that this stack has: the sample API. An entry of the catalog with another one is not proxied here."""
+BUCKETS: Final = ("apps", "usage")
+"""The KV buckets that dashboards may watch."""
 PARTITIONS: Final = 16
 SERVERS_TIMEOUT_S: Final = 60.0
 SERVICES_TIMEOUT_S: Final = 90.0
@@ -88,11 +90,12 @@ class Stack:
             "CATALOG": str(CATALOG),
             "TERMS": str(TERMS),
             "PEPPER": self._keys.pepper,
-            "VAULT_KEY": self._keys.vault,
+            "VAULT_KEY": self._keys.vault.get(spec.name, ""),
             "PARTITIONS": str(PARTITIONS),
             "WORKER": "metering-1",
             "NATS_CALLOUT_SEED": self._keys.callout,
-            "NATS_DASHBOARDS_ACCOUNT": ACCOUNT,
+            "NATS_DASHBOARDS_ACCOUNT": DASHBOARDS,
+            "NATS_DASHBOARDS_API": DASHBOARDS_API,
         }
         values = {name: told[name] for name in spec.told}
         values["NATS_URL"] = f"nats://127.0.0.1:{self.ports['nats']}"
@@ -107,7 +110,7 @@ class Stack:
         config = self.home.run / "nats.conf"
         users = self._keys.nats_users()
         callout = public_key(self._keys.callout)
-        text = stack_config(self.ports["nats"], self.ports["nats_websocket"], self.home.jetstream, users, callout)
+        text = stack_config(self.ports["nats"], self.ports["nats_websocket"], self.home.jetstream, users, callout, BUCKETS)
         write_private(config, text)
         if not self.home.postgres.exists():
             self._screen.say(f"first start: making the database in {self.home.postgres}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,7 +11,13 @@ from deploy.permissions import Permissions
 from deploy.servers.nats import jetstream_block
 
 ACCOUNT: Final = "TOLLBOOK"
-"""The one NATS account in which everybody is: services, publishers, operators, and the dashboards that auth callout lets in."""
+"""The NATS account of services, publishers and operators."""
+DASHBOARDS: Final = "DASHBOARDS"
+"""The NATS account of the dashboards that auth callout lets in. It has mirrors of the KV buckets, because a client may have the
+server write to any subject of its account (a request's reply, a consumer's deliveries): where they are, nothing listens."""
+DASHBOARDS_API: Final = "dashboards.api"
+"""Where, in the services' account, the console finds the JetStream API of the dashboards' account."""
+DELIVERED: Final = "dashboards.deliver.>"
 REPLY_EXPIRES: Final = "1m"
 """How long after a request a service may still answer it."""
 
@@ -21,8 +27,19 @@ class NatsUser(NamedTuple):
     permissions: Permissions
 
 
-def stack_config(port: int, websocket_port: int, store: Path, users: Mapping[str, NatsUser], callout_issuer: str) -> str:
-    """The whole configuration file. `callout_issuer` is the public account NKEY (A...) that signs the dashboards' permissions."""
+def stack_config(
+    port: int,
+    websocket_port: int,
+    store: Path,
+    users: Mapping[str, NatsUser],
+    callout_issuer: str,
+    mirrored: Sequence[str] = (),
+) -> str:
+    """The whole configuration file.
+
+    `callout_issuer` is the public account NKEY (A...) that signs the dashboards' permissions. `mirrored`: the KV buckets that the
+    dashboards' own account has mirrors of; none: there is no such account, and dashboards are in the services'.
+    """
     blocks = "\n".join(_user(name, user) for name, user in users.items())
     keys = ", ".join(json.dumps(user.public_key) for user in users.values())
     return f"""\
@@ -36,7 +53,9 @@ websocket {{
 }}
 accounts {{
   SYS {{ }}
+{_dashboards(mirrored) if mirrored else ""}\
   {ACCOUNT} {{
+{_shared_with_dashboards(mirrored) if mirrored else ""}\
     jetstream: enabled
     users: [
 {blocks}
@@ -53,6 +72,50 @@ authorization {{
   }}
 }}
 """
+
+
+def _dashboards(buckets: Sequence[str]) -> str:
+    """The account that only dashboards are in. Its mirrors follow the services' buckets; no other subject leads out of it."""
+    api = [subject for bucket in buckets for subject in _mirror_api(bucket)]
+    asked = [
+        f'{{ service: {{ account: {ACCOUNT}, subject: "{subject}" }}, to: "{subject.replace("$JS.API", "tollbook.api")}" }}'
+        for subject in api
+    ]
+    flow = [f'{{ service: {{ account: {ACCOUNT}, subject: "{_flow(bucket)}" }} }}' for bucket in buckets]
+    delivered = f'{{ stream: {{ account: {ACCOUNT}, subject: "{DELIVERED}" }} }}'
+    return f"""\
+  {DASHBOARDS} {{
+    jetstream: enabled
+    exports: [ {{ service: "$JS.API.STREAM.>", accounts: [{ACCOUNT}] }} ]
+    imports: [
+{_lines([*asked, *flow, delivered])}
+    ]
+  }}
+"""
+
+
+def _shared_with_dashboards(buckets: Sequence[str]) -> str:
+    """What the services' account lets the mirrors ask, and its way to declare them (`dashboards.api`: the console's alone)."""
+    asked = [subject for bucket in buckets for subject in (*_mirror_api(bucket), _flow(bucket))]
+    exports = [f'{{ service: "{subject}", accounts: [{DASHBOARDS}] }}' for subject in asked]
+    return f"""\
+    exports: [
+{_lines([*exports, f'{{ stream: "{DELIVERED}", accounts: [{DASHBOARDS}] }}'])}
+    ]
+    imports: [ {{ service: {{ account: {DASHBOARDS}, subject: "$JS.API.STREAM.>" }}, to: "{DASHBOARDS_API}.STREAM.>" }} ]
+"""
+
+
+def _mirror_api(bucket: str) -> tuple[str, str]:
+    return f"$JS.API.CONSUMER.CREATE.KV_{bucket}", f"$JS.API.CONSUMER.CREATE.KV_{bucket}.>"
+
+
+def _flow(bucket: str) -> str:
+    return f"$JS.FC.KV_{bucket}.>"
+
+
+def _lines(entries: Sequence[str]) -> str:
+    return "\n".join(f"      {entry}" for entry in entries)
 
 
 def _user(name: str, user: NatsUser) -> str:

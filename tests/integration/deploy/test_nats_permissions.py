@@ -74,7 +74,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     seeds = {name: new_user_seed() for name in PERMISSIONS}
     users = {name: NatsUser(public_key(seed), PERMISSIONS[name]) for name, seed in seeds.items()}
     config = folder / "nats.conf"
-    config.write_text(stack_config(port, websocket_port, folder / "js", users, public_key(new_account_seed())), "utf-8")
+    config.write_text(
+        stack_config(port, websocket_port, folder / "js", users, public_key(new_account_seed()), ("apps", "usage")), "utf-8"
+    )
     server = ServerProcess(nats_server.program(config), lambda: nats_server.answers(port), Path(folder / "log"))
     server.start()
     yield Guarded(f"nats://127.0.0.1:{port}", f"ws://127.0.0.1:{websocket_port}", seeds)
