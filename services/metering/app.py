@@ -16,7 +16,7 @@ from services.metering.following import follow_registry
 from services.metering.handlers import Handlers, Started
 from services.metering.housekeeping import Housekeeping
 from services.metering.ingest import Ingest
-from services.metering.metrics import LagCollector, Metrics
+from services.metering.metrics import Metrics
 from services.metering.partitions import Part, Partitions
 from services.metering.queries import dashboard_keys, dashboard_values
 from services.metering.rebuild import count_again
@@ -116,7 +116,6 @@ async def _start(service: Service, settings: MeteringSettings, catalog: Catalog,
     streams = Streams(pool, nc, settings.partitions, settings.nats_replicas)
     values = dashboard_values({entry.id: entry.unit for entry in catalog.values()}, settings.partitions, clock)
     dashboards = KvProjection(BUCKET, pool, nc, values, clock, all_keys=dashboard_keys, replicas=settings.nats_replicas)
-    service.metrics.register(LagCollector(lambda: {**registry.lag(), **usage.lag()}))
     service.background("streams", streams.run)
     service.background("registry", registry.run)
     service.background("usage", usage.run)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import islice
 from typing import Final, NamedTuple
@@ -27,10 +28,10 @@ from shared.commands.metering import (
     WindowUsage,
 )
 from shared.commands.requester import subject_of
-from shared.errors import FieldProblem, InvalidInput, NotFound, Unavailable
+from shared.errors import FieldProblem, InvalidInput, NotFound, TollbookError, Unavailable
 from shared.events.usage import STREAM as USAGE
 from shared.postgres import Connection, Pool
-from shared.service import Readiness
+from shared.readiness import Readiness
 from shared.streams.jetstream import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND, ApiError, Connected, api
 from shared.streams.passing import may_pass
 from shared.windows import Kind, Window
@@ -86,20 +87,15 @@ class Handlers:
         now = self._clock.now()
         started = self._running()
         ends = await self._ends(queries.subjects_of(query.client_id, self._partitions))
-        try:
-            async with started.pool.acquire(timeout=ACQUIRE_S) as connection:
-                app = await self._app(connection, query.account, query.client_id)
-                self._check_service(app, query.service)
-                windows = history_windows(app, query, now)
-                open_now = app.windows.of(_KIND[query.period], now)
-                first, last = min(windows[0].start, open_now.start), max(windows[-1].start, open_now.start)
-                async with connection.transaction(isolation="repeatable_read", readonly=True):
-                    counted = await queries.counted_up_to(connection, queries.subjects_of(app.client_id, self._partitions))
-                    used = await queries.used_by_window(
-                        connection, app.client_id, query.service, _PERIOD[query.period], first, last
-                    )
-        except Exception as error:
-            raise _unavailable(error) from error
+        async with _connection(started.pool) as connection:
+            app = await self._app(connection, query.account, query.client_id)
+            self._check_service(app, query.service)
+            windows = history_windows(app, query, now)
+            open_now = app.windows.of(_KIND[query.period], now)
+            first, last = min(windows[0].start, open_now.start), max(windows[-1].start, open_now.start)
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                counted = await queries.counted_up_to(connection, queries.subjects_of(app.client_id, self._partitions))
+                used = await queries.used_by_window(connection, app.client_id, query.service, _PERIOD[query.period], first, last)
         current = used.get(open_now.start, Used())
         return Usage(
             client_id=app.client_id,
@@ -119,12 +115,9 @@ class Handlers:
     async def get_credential_use(self, query: GetCredentialUse) -> CredentialUse:
         """Answer GetCredentialUse."""
         started = self._running()
-        try:
-            async with started.pool.acquire(timeout=ACQUIRE_S) as connection:
-                app = await self._app(connection, query.account, query.client_id)
-                return CredentialUse(secrets=await queries.secrets_used(connection, app.client_id))
-        except Exception as error:
-            raise _unavailable(error) from error
+        async with _connection(started.pool) as connection:
+            app = await self._app(connection, query.account, query.client_id)
+            return CredentialUse(secrets=await queries.secrets_used(connection, app.client_id))
 
     def _running(self) -> Started:
         if self._started is None:
@@ -206,8 +199,15 @@ def _window_usage(window: Window, used: Used) -> WindowUsage:
     return WindowUsage(window_start=window.start, used=used.units, calls=used.calls)
 
 
-def _unavailable(error: Exception) -> Exception:
-    """A lost database as what the asker may try again; anything else as it is."""
-    if may_pass(error) and not isinstance(error, Unavailable):
-        return Unavailable("Metering's database does not answer now. Trying again later is safe.")
-    return error
+@asynccontextmanager
+async def _connection(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection; a lost database as what the asker may try again."""
+    try:
+        async with pool.acquire(timeout=ACQUIRE_S) as connection:
+            yield connection
+    except TollbookError:
+        raise
+    except Exception as error:
+        if not may_pass(error):
+            raise
+        raise Unavailable("Metering's database does not answer now. Trying again later is safe.") from error

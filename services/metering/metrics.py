@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from services.metering.domain import Outcome
 
@@ -28,16 +24,3 @@ class Metrics:
         self._late.inc(max(0, sum(count.late_units for key, count in outcome.counters.items() if key.period == "d")))
         for one in outcome.rejected:
             self._rejected.labels(one.why.value).inc(one.records)
-
-
-class LagCollector(Collector):
-    """How many messages of each source that this worker follows are stored but not counted."""
-
-    def __init__(self, lag: Callable[[], Mapping[str, int]]) -> None:
-        self._lag = lag
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily("tollbook_metering_lag_messages", "Messages stored but not yet counted", labels=["source"])
-        for source, lag in self._lag().items():
-            family.add_metric([source], lag)
-        yield family

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from shared.clock import Clock
 from shared.postgres import Connection, Pool
-from shared.service import Readiness
+from shared.readiness import Readiness
 from shared.streams.passing import may_pass
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from shared.errors import Unavailable
 from shared.events.usage import CLOUDEVENTS_SUBJECT, RECORDS_SUBJECT
 from shared.events.usage import STREAM as USAGE
 from shared.postgres import Pool
-from shared.service import Readiness
+from shared.readiness import Readiness
 from shared.streams.declare import deadletter_stream, ensure_stream, usage_stream
 from shared.streams.jetstream import ApiError, Connected, StreamRefused
 from shared.streams.passing import may_pass

@@ -84,8 +84,8 @@ async def test_nothing_is_counted_twice_after_kill_9_at_any_moment(
     nc: Client, worker: MeteringProcess, meter: Meter, schema: ServiceDsn
 ) -> None:
     total = 0
-    for _ in range(4):
-        for _ in range(30):
+    for _ in range(2):
+        for _ in range(60):
             await meter.count(UsageRecord(A, "csr", now_us(), 1))
             total += 1
         worker.kill()
