@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -27,6 +28,14 @@ KILL_GRACE_S: Final = 5.0
 ENDS_BEFORE_READY_MAX: Final = 3
 """At the first start: after so many ends without having been ready once, the reason is told and the stack gives up."""
 
+_TELLING: Final = re.compile(r"(ERROR|CRITICAL|[\w.]*(Error|Exception|Changed|Broken))\b")
+
+
+def last_error(lines: Sequence[str]) -> str:
+    """The line of a Python process's output that tells most: an exception's or an error's last, else simply the last."""
+    telling = [line for line in lines if _TELLING.match(line)]
+    return (telling or list(lines) or ["it gave no reason"])[-1]
+
 
 class Health(Enum):
     READY = "ready"
@@ -42,7 +51,7 @@ class Part:
     program: Program
     health: Callable[[], Health]
     shows: Callable[[str], bool] = lambda _line: True
-    reason: Callable[[Sequence[str]], str] = lambda lines: lines[-1] if lines else "it gave no reason"
+    reason: Callable[[Sequence[str]], str] = last_error
 
     @property
     def name(self) -> str:

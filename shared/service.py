@@ -10,7 +10,6 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +27,7 @@ from pydantic import ValidationError
 from shared.commands.base import ERROR_HEADER, Refusal, RefusedField, field_problems
 from shared.errors import InvalidInput, MalformedRequest, TollbookError
 from shared.http_head import DEFAULT_REFUSAL, BoundedHttpProtocol
+from shared.readiness import Readiness, ReadinessCheck, ReadinessMetrics
 from shared.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -38,19 +38,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 GRACE_S: Final = 5
+STOP_GRACES_S: Final = (6.0, 1.0, 1.0)
+"""How long background tasks may take to finish what they do, each time they are asked to."""
 HEALTH_PATHS: Final = ("/healthz", "/readyz", "/metrics", "/asyncapi", "/asyncapi.json")
 
 
-@dataclass(frozen=True)
-class Readiness:
-    """Whether a part can do its work; `detail` says why not, or how far behind it is."""
-
-    ready: bool
-    detail: str = ""
-    lag: dict[str, int] = field(default_factory=dict)
-
-
-ReadinessCheck = Callable[[], Readiness]
 BackgroundTask = Callable[[], Awaitable[None]]
 
 
@@ -72,6 +64,7 @@ class Service:
         self.head_refusal = DEFAULT_REFUSAL
         self._edge = edge
         self._checks: dict[str, ReadinessCheck] = {"nats": self._nats_readiness}
+        self.metrics.register(ReadinessMetrics(self._checks))
         self._background: dict[str, BackgroundTask] = {}
         self._starters: list[Callable[[], Awaitable[None]]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -162,9 +155,14 @@ class Service:
 
     async def _stop(self) -> None:
         self._stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pending = set(self._tasks)
+        for grace_s in STOP_GRACES_S:
+            for task in pending:
+                task.cancel()  # again, if need be: Python 3.11's wait_for can swallow a cancellation
+            if pending:
+                _, pending = await asyncio.wait(pending, timeout=grace_s)
+        if pending:
+            log.error("%s: left running: %s", self.name, ", ".join(sorted(task.get_name() for task in pending)))
         await self.resources.aclose()
 
     def _nats_readiness(self) -> Readiness:

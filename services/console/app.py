@@ -26,7 +26,8 @@ from shared.events.console import CODEC, ConsoleEvent
 from shared.ids import new_vault_key
 from shared.main import Program
 from shared.postgres import Pool, open_pool
-from shared.service import AsgiApp, Readiness, Receive, Scope, Send, Service
+from shared.readiness import Readiness
+from shared.service import AsgiApp, Receive, Scope, Send, Service
 
 NAME: Final = "console"
 DESCRIPTION: Final = "The REST API for people and scripts, API tokens, and who may watch which dashboards."

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from services.console.callout import BUCKETS
-from shared.service import Readiness
+from shared.readiness import Readiness
 
 log = logging.getLogger(__name__)
 

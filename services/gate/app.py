@@ -63,7 +63,6 @@ def build(settings: GateSettings) -> Service:
     )
     metrics.gauges["in_flight"] = "Calls that wait for their record", lambda: committer.waiting
     metrics.gauges["applications"] = "Applications known", lambda: len(apps)
-    metrics.gauges["registry_lag"] = "Events of the registry not yet applied", follower.lag
     service = Service(NAME, settings, "Decides whether a call may pass, and records the usage of each that did.", edge)
     service.head_refusal = as_bytes(HEADERS_TOO_LARGE)
     service.metrics.register(metrics)

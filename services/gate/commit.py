@@ -23,7 +23,7 @@ from services.gate.metrics import Metrics
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.events.usage import MSGPACK, RECORDS_MAX, RECORDS_SUBJECT, UsageBatch, UsageRecord, partition_of
-from shared.service import Readiness
+from shared.readiness import Readiness
 from shared.streams.publish import Outgoing, publish_batch
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from services.gate.domain import Apps
 from services.gate.reactions import Unreadable, react
 from shared.errors import Unavailable
 from shared.events.registry import STREAM
-from shared.service import Readiness
+from shared.readiness import Readiness
 from shared.streams.buffer import Buffer
 from shared.streams.declare import stream_state
 from shared.streams.jetstream import ApiError, Connected, api, stored_message

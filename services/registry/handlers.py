@@ -50,7 +50,7 @@ from shared.eventlog.vault import Vault
 from shared.events.registry import RegistryEvent
 from shared.ids import new_client_id, new_client_secret, new_id
 from shared.postgres import Connection, Pool
-from shared.service import Readiness
+from shared.readiness import Readiness
 
 SERVICE: Final = "registry"
 WORKERS_MAX: Final = 16

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.postgres import Connection, Pool
-from shared.service import Readiness
+from shared.readiness import Readiness
 from shared.streams.buffer import Buffer, Filler, Held
 from shared.streams.jetstream import MESSAGE_NOT_FOUND, ApiError, Connected, api
 from shared.streams.message import Message

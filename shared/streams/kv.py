@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from shared.clock import Clock
 from shared.postgres import Connection, Pool
-from shared.service import Readiness
+from shared.readiness import Readiness
 from shared.streams.declare import ensure_stream, kv_stream
 from shared.streams.jetstream import Connected
 from shared.streams.marks import mark_dirty as mark_dirty

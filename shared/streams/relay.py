@@ -11,7 +11,7 @@ import msgspec
 from shared.clock import Clock
 from shared.eventlog.log import EventLog, Head, Meta, Recorded
 from shared.postgres import Connection, Pool
-from shared.service import Readiness
+from shared.readiness import Readiness
 from shared.streams.cloudevents import cloudevent_headers
 from shared.streams.declare import StreamState, delete_stream, ensure_stream, log_name, log_stream, stream_state
 from shared.streams.jetstream import Connected, StreamRefused, api, stored_message

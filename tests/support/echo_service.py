@@ -11,7 +11,8 @@ from pydantic import Field
 from shared.commands.base import Command, Query, Reply
 from shared.errors import Conflict, FieldProblem
 from shared.main import Program, main
-from shared.service import Readiness, Service
+from shared.readiness import Readiness
+from shared.service import Service
 from shared.settings import ServiceSettings
 
 

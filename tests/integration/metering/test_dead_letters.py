@@ -58,7 +58,7 @@ async def test_bad_records_of_a_batch_are_kept_and_the_rest_counts(
     assert {headers["tollbook-original-content-type"] for headers, _ in letters} == {"application/msgpack"}
     metrics = await worker.metrics()
     assert 'tollbook_metering_dead_letters_total{why="too_old"} 1.0' in metrics
-    assert 'tollbook_metering_lag_messages{source="USAGE usage.cloudevents"} 0.0' in metrics
+    assert 'tollbook_lag_messages{part="usage",source="USAGE usage.cloudevents"} 0.0' in metrics
 
 
 async def meter_calls(nc: Client) -> int:

@@ -15,6 +15,8 @@ def test_every_error_has_a_code_of_its_own_and_a_status() -> None:
     classes = error_classes()
     assert len({id(cls) for cls in classes.values()}) == len(classes)
     for code, cls in classes.items():
+        if not cls.__module__.startswith("shared."):
+            continue  # another test's imports: an edge's own errors, which never cross NATS
         assert cls.code == code
         assert 400 <= cls.status <= 599
         assert cls("detail").detail == "detail"

@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from nats.aio.client import Client
 
 from shared.clock import SystemClock
 from shared.eventlog.log import EventLog
 from shared.postgres import Pool, open_pool
+from shared.streams.declare import ensure_stream, log_stream, usage_stream
+from tests.support.crashes import killed
 from tests.support.ledger import CODEC, EVENT_LOG_MIGRATIONS, ROOT, LedgerEvent
 from tests.support.servers import PostgresDatabase
+from tests.support.stage import Stage
 
 SEEN = """
     SET search_path = ledger;
@@ -35,3 +39,13 @@ async def pool(postgres: PostgresDatabase) -> AsyncIterator[Pool]:
 @pytest.fixture
 def log() -> EventLog[LedgerEvent]:
     return EventLog(CODEC, SystemClock())
+
+
+@pytest.fixture
+async def stage(pool: Pool, nc: Client) -> AsyncIterator[Stage]:
+    await ensure_stream(nc, log_stream("ledger"))
+    await ensure_stream(nc, usage_stream())
+    stage = Stage(pool, nc)
+    yield stage
+    for task in stage.tasks:
+        await killed(task)
