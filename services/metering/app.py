@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 import shared
 from services.metering.dashboard import BUCKET
 from services.metering.directory import REGISTRY_CONSUMER, Directory
+from services.metering.ends import Ends
 from services.metering.following import follow_registry
 from services.metering.handlers import Handlers, Started
 from services.metering.housekeeping import Housekeeping
@@ -77,7 +78,7 @@ def build(settings: MeteringSettings) -> Service:
     """The service, ready to run. Raises ValueError, in plain words, for a catalog that cannot be used."""
     catalog = load_catalog(settings.catalog)
     service = Service(SERVICE, settings, "Usage counted exactly once, by application, service and civil window.")
-    handlers = Handlers(catalog, settings.partitions, lambda: service.nc, SystemClock())
+    handlers = Handlers(catalog, Ends(subjects(settings.partitions), lambda: service.nc, SystemClock()), SystemClock())
     handlers.subscribe(service.broker)
     service.readiness("queries", handlers.readiness)
 
@@ -114,7 +115,7 @@ async def _start(service: Service, settings: MeteringSettings, catalog: Catalog,
     parts |= {subject: _SourcePart(usage, Source(USAGE, subject)) for subject in subjects(settings.partitions)}
     partitions = Partitions(pool, f"{settings.worker}-{new_id()}", parts, clock)
     streams = Streams(pool, nc, settings.partitions, settings.nats_replicas)
-    values = dashboard_values({entry.id: entry.unit for entry in catalog.values()}, settings.partitions, clock)
+    values = dashboard_values({entry.id: entry.unit for entry in catalog.values()}, clock)
     dashboards = KvProjection(BUCKET, pool, nc, values, clock, all_keys=dashboard_keys, replicas=settings.nats_replicas)
     service.background("streams", streams.run)
     service.background("registry", registry.run)

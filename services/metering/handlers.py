@@ -13,7 +13,8 @@ from faststream.nats import NatsBroker
 
 from services.metering import queries
 from services.metering.directory import Directory
-from services.metering.queries import AppRow, Counted, Used
+from services.metering.ends import Ends, as_of
+from services.metering.queries import AppRow, Used
 from shared.clock import Clock
 from shared.commands.metering import (
     HISTORY_WINDOWS,
@@ -29,10 +30,8 @@ from shared.commands.metering import (
 )
 from shared.commands.requester import subject_of
 from shared.errors import FieldProblem, InvalidInput, NotFound, TollbookError, Unavailable
-from shared.events.usage import STREAM as USAGE
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
-from shared.streams.jetstream import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND, ApiError, Connected, api
 from shared.streams.passing import may_pass
 from shared.windows import Kind, Window
 
@@ -40,7 +39,6 @@ WORKERS_MAX: Final = 16
 ACQUIRE_S: Final = 2.0
 REGISTRY_WAIT_S: Final = 0.5
 RELAY_WAIT_S: Final = 0.1
-END_TIMEOUT_S: Final = 0.5
 _KIND: Final[Mapping[Period, Kind]] = {"daily": "day", "monthly": "month"}
 _PERIOD: Final[Mapping[Period, str]] = {"daily": "d", "monthly": "m"}
 
@@ -55,10 +53,9 @@ class Started(NamedTuple):
 class Handlers:
     """Everything that metering answers. `services` are the ids of the catalog. Before `start` it answers Unavailable."""
 
-    def __init__(self, services: Collection[str], partitions: int, nc: Connected, clock: Clock) -> None:
+    def __init__(self, services: Collection[str], ends: Ends, clock: Clock) -> None:
         self._services = services
-        self._partitions = partitions
-        self._nc = nc
+        self._ends = ends
         self._clock = clock
         self._started: Started | None = None
 
@@ -86,7 +83,7 @@ class Handlers:
         """Answer GetUsage."""
         now = self._clock.now()
         started = self._running()
-        ends = await self._ends(queries.subjects_of(query.client_id, self._partitions))
+        looked = await self._ends.look()
         async with _connection(started.pool) as connection:
             app = await self._app(connection, query.account, query.client_id)
             self._check_service(app, query.service)
@@ -94,7 +91,7 @@ class Handlers:
             open_now = app.windows.of(_KIND[query.period], now)
             first, last = min(windows[0].start, open_now.start), max(windows[-1].start, open_now.start)
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                counted = await queries.counted_up_to(connection, queries.subjects_of(app.client_id, self._partitions))
+                counted = await queries.counted_up_to(connection)
                 used = await queries.used_by_window(connection, app.client_id, query.service, _PERIOD[query.period], first, last)
         current = used.get(open_now.start, Used())
         return Usage(
@@ -107,7 +104,7 @@ class Handlers:
             late=current.late_units,
             window_start=open_now.start,
             resets_at=open_now.end,
-            as_of=as_of(ends, counted, now, app.registered_at),
+            as_of=as_of(looked, counted, app.registered_at),
             position=max((one.sequence for one in counted.values()), default=0),
             history=tuple(_window_usage(window, used.get(window.start, Used())) for window in windows),
         )
@@ -142,20 +139,6 @@ class Handlers:
             problem = FieldProblem("service", f"there is no service {service}", f"Give one of: {known}.")
             raise InvalidInput("The query breaks the rules named in `fields`.", [problem])
 
-    async def _ends(self, subjects: tuple[str, str]) -> dict[str, int | None]:
-        """The newest sequence of each subject in USAGE, 0 for none; None where JetStream does not say."""
-        ends: dict[str, int | None] = dict.fromkeys(subjects)
-        for subject in subjects:
-            try:
-                answer = await api(self._nc(), f"STREAM.MSG.GET.{USAGE}", {"last_by_subj": subject}, END_TIMEOUT_S)
-                ends[subject] = answer["message"]["seq"]
-            except ApiError as error:
-                if error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
-                    ends[subject] = 0
-            except Unavailable:
-                break
-        return ends
-
 
 def history_windows(app: AppRow, query: GetUsage, now: datetime) -> list[Window]:
     """The windows that a query asks for, in the order of time; at least one. Raises InvalidInput."""
@@ -180,19 +163,6 @@ def history_windows(app: AppRow, query: GetUsage, now: datetime) -> list[Window]
 def _instant(app: AppRow, moment: Moment) -> datetime:
     assert moment is not None, "looked at before"
     return moment if isinstance(moment, datetime) else app.windows.day_start(moment)
-
-
-def as_of(ends: Mapping[str, int | None], counted: Mapping[str, Counted], now: datetime, since: datetime) -> datetime:
-    """Up to when everything is counted: `now` (taken before `ends`) if all is, else when the newest that is was recorded.
-
-    `ends` is the newest sequence of each subject, None where that is not known; before `since` there was nothing to count.
-    """
-    instants = [now]
-    for subject, end in ends.items():
-        done = counted.get(subject)
-        if end is None or (0 if done is None else done.sequence) < end:
-            instants.append(since if done is None else done.recorded_at)
-    return min(instants)
 
 
 def _window_usage(window: Window, used: Used) -> WindowUsage:

@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 
 from services.metering.dashboard import UsageValue, encode, key_of, split_key, window_value
 from shared.clock import Clock
-from shared.events.usage import CLOUDEVENTS_SUBJECT, RECORDS_SUBJECT, partition_of
 from shared.postgres import Connection
 from shared.streams.kv import ReadValues
 from shared.windows import CivilWindows, Window, civil
@@ -21,8 +20,7 @@ _HISTORY: Final = """
     SELECT window_start, calls, units, late_units FROM counter
     WHERE client_id = $1 AND service = $2 AND period = $3 AND window_start BETWEEN $4 AND $5
 """
-_PROGRESS: Final = "SELECT subject, sequence, recorded_at FROM progress WHERE subject = ANY($1::text[]) AND sequence > 0"
-_ALL_PROGRESS: Final = "SELECT subject, sequence, recorded_at FROM progress WHERE sequence > 0"
+_PROGRESS: Final = "SELECT subject, sequence, recorded_at FROM progress WHERE sequence > 0"
 _SECRETS: Final = "SELECT secret_id, last_used_at FROM credential_use WHERE client_id = $1"
 _APPS: Final = """
     SELECT client_id, account, zone, services, registered_at FROM app JOIN account USING (account)
@@ -80,15 +78,9 @@ async def used_by_window(
     return {row["window_start"]: Used(row["calls"], row["units"], row["late_units"]) for row in rows}
 
 
-def subjects_of(client_id: str, partitions: int) -> tuple[str, str]:
-    """The subjects of USAGE that an application's records come in."""
-    return f"{RECORDS_SUBJECT}.{partition_of(client_id, partitions)}", CLOUDEVENTS_SUBJECT
-
-
-async def counted_up_to(connection: Connection, subjects: Iterable[str]) -> dict[str, Counted]:
-    """How far the subjects are counted; those of which nothing is are absent."""
-    rows = await connection.fetch(_PROGRESS, list(subjects))
-    return {row["subject"]: Counted(row["sequence"], row["recorded_at"]) for row in rows}
+async def counted_up_to(connection: Connection) -> dict[str, Counted]:
+    """How far each subject of USAGE is counted; those of which nothing is are absent."""
+    return {row["subject"]: Counted(row["sequence"], row["recorded_at"]) for row in await connection.fetch(_PROGRESS)}
 
 
 async def secrets_used(connection: Connection, client_id: str) -> dict[str, datetime]:
@@ -101,7 +93,7 @@ async def dashboard_keys(connection: Connection) -> list[str]:
     return [row["key"] for row in await connection.fetch(_ALL_KEYS)]
 
 
-def dashboard_values(units: Mapping[str, str], partitions: int, clock: Clock) -> ReadValues:
+def dashboard_values(units: Mapping[str, str], clock: Clock) -> ReadValues:
     """What KvProjection asks: the values of keys. `units` are the catalog's units by service."""
 
     async def read(connection: Connection, keys: list[str]) -> dict[str, bytes | None]:
@@ -111,13 +103,12 @@ def dashboard_values(units: Mapping[str, str], partitions: int, clock: Clock) ->
         apps = {row[0]: AppRow(row[0], row[1], civil(row[2]), row[3], row[4]) for row in rows}
         pairs = [(apps[client_id], service) for _, client_id, service in wanted if client_id in apps]
         used = await _used_now(connection, pairs, now)
-        progress = {row["subject"]: Counted(row["sequence"], row["recorded_at"]) for row in await connection.fetch(_ALL_PROGRESS)}
+        counted = (await counted_up_to(connection)).values()
         values: dict[str, bytes | None] = dict.fromkeys(keys)
         for app, service in pairs:
             day, month = used.get((app.client_id, service, "d")), used.get((app.client_id, service, "m"))
             if service not in app.services and day is None and month is None:
                 continue
-            counted = [progress[subject] for subject in subjects_of(app.client_id, partitions) if subject in progress]
             value = UsageValue(
                 app.client_id,
                 service,

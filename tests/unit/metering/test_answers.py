@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from services.metering.deadletters import HEADERS_BYTES_MAX, letter
-from services.metering.handlers import as_of, history_windows
+from services.metering.ends import Looked, as_of
+from services.metering.handlers import history_windows
 from services.metering.ingest import Uses
 from services.metering.queries import AppRow, Counted
 from services.metering.reactions import Unreadable, decode, react
@@ -66,11 +67,11 @@ def test_a_history_backwards_or_too_long_is_refused(fields: dict[str, Any]) -> N
 def test_as_of_is_now_only_when_all_is_counted() -> None:
     before = NOW - timedelta(seconds=3)
     counted = {"r": Counted(5, before)}
-    assert as_of({"r": 5, "c": 0}, counted, NOW, APP.registered_at) == NOW
-    assert as_of({"r": 6, "c": 0}, counted, NOW, APP.registered_at) == before
-    assert as_of({"r": 5, "c": 7}, counted, NOW, APP.registered_at) == APP.registered_at
-    assert as_of({"r": None, "c": 0}, counted, NOW, APP.registered_at) == before
-    assert as_of({"r": None, "c": None}, {}, NOW, APP.registered_at) == APP.registered_at
+    assert as_of(Looked(NOW, {"r": 5, "c": 0}), counted, APP.registered_at) == NOW
+    assert as_of(Looked(NOW, {"r": 6, "c": 0}), counted, APP.registered_at) == before
+    assert as_of(Looked(NOW, {"r": 5, "c": 7}), counted, APP.registered_at) == APP.registered_at
+    assert as_of(Looked(NOW, {"r": None, "c": 0}), counted, APP.registered_at) == before
+    assert as_of(Looked(NOW, {"r": None, "c": None}), {}, APP.registered_at) == APP.registered_at
 
 
 def test_a_dead_letter_says_why_and_where_from() -> None:
