@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from nats.aio.client import Client
 
 from shared.clock import SystemClock
 from shared.postgres import Connection, Pool
-from shared.streams.consumer import Consumer, Source
+from shared.streams.consumer import Consumer, Handle, Source
 from shared.streams.message import Message
 from shared.streams.publish import Outgoing, publish_batch
 from tests.support.crashes import Tripwire, TripwireClient, TripwirePool, until
@@ -47,11 +48,11 @@ class Stage:
         return last
 
     async def consumer(
-        self, *sources: Source, wire: Tripwire | None = None, handle=see, nc: Client | None = None, **settings
+        self, *sources: Source, wire: Tripwire | None = None, handle: Handle = see, nc: Client | None = None, **settings: Any
     ) -> tuple[Consumer, asyncio.Task[None]]:
-        pool = self.pool if wire is None else TripwirePool(self.pool, wire)
+        pool: Any = self.pool if wire is None else TripwirePool(self.pool, wire)
         connected = nc or self.nc
-        client = connected if wire is None else TripwireClient(connected, wire)
+        client: Any = connected if wire is None else TripwireClient(connected, wire)
         consumer = Consumer("test", pool, lambda: client, handle, clock=SystemClock(), **settings)
         for source in sources:
             await consumer.add(source)
