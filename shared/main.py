@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
+import asyncpg
 from pydantic import SecretStr, ValidationError
 
+from shared.errors import TollbookError
 from shared.postgres import MigrationChanged, migrate, read_migrations
 from shared.service import Service
 from shared.settings import DatabaseSettings, ServiceSettings
@@ -103,7 +105,11 @@ def _rebuild(program: Program[S], settings: S) -> int:
         return _fail(f"{program.name} keeps nothing that could be rebuilt")
     if _database(program, settings) is None:
         return USAGE_ERROR
-    sys.stdout.write(f"{program.name}: {asyncio.run(_awaited(program.rebuild(settings)))}\n")
+    try:
+        done = asyncio.run(_awaited(program.rebuild(settings)))
+    except (TollbookError, asyncpg.PostgresError, OSError) as error:
+        return _fail(f"{program.name} was not rebuilt: {error or type(error).__name__}")
+    sys.stdout.write(f"{program.name}: {done}\n")
     return 0
 
 
