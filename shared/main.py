@@ -52,6 +52,7 @@ def main(program: Program[S], argv: Sequence[str] | None = None) -> int:
     if settings is None:
         return USAGE_ERROR
     logging.basicConfig(level=settings.log_level, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the supervisor tells what has started and stopped
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # its tracebacks repeat what our error callback says in a line
     if chosen.check:
         return _print_settings(settings)
