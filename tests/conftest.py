@@ -18,6 +18,7 @@ from tests.support.servers import (
     running_nats,
     running_postgres,
 )
+from tests.support.stack import Customer, StackProcess
 
 UNIT = Path(__file__).parent / "unit"
 
@@ -74,3 +75,20 @@ def private_nats(tmp_path: Path) -> Iterator[NatsProcess]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackProcess]:
+    """One stack for the tests that leave it whole; tests that break one make their own."""
+    process = StackProcess(tmp_path_factory.mktemp("stack") / "home")
+    try:
+        yield process.start()
+    finally:
+        process.stop()
+
+
+@pytest.fixture
+async def owner(stack: StackProcess) -> AsyncIterator[Customer]:
+    """The owner of the first account."""
+    async with Customer(stack) as customer:
+        yield customer

@@ -14,6 +14,8 @@ from shared.events.usage import QUANTITY_MAX
 AsgiMessage = MutableMapping[str, Any]
 
 RETRY_AFTER_S: Final = 1
+REFUSAL_HEADER: Final = b"x-tollbook-refusal"
+"""Has a refusal's body once more: nginx's auth_request shows its configuration the headers of an answer, never the body."""
 
 
 class Answer:
@@ -38,7 +40,8 @@ class Answer:
 def refusal(outcome: str, status: int, code: str, message: str, details: str, **fields: str | int | None) -> Answer:
     """A refusal with NAVER's body; `fields` follow `details` in it (for 429: limit, used, resets_at)."""
     body = msgspec.json.encode({"error": {"errorCode": code, "message": message, "details": details, **fields}})
-    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    assert body.isascii(), "it is sent as a header too"
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), (REFUSAL_HEADER, body)]
     if status == 401:
         headers.append((b"www-authenticate", b'Tollbook realm="X-NCP-APIGW-API-KEY-ID"'))
     if status == 503:

@@ -80,6 +80,11 @@ def test_the_length_and_type_of_a_body_are_said() -> None:
         assert (b"www-authenticate" in headers) == (answer.status == 401)
 
 
+def test_a_proxy_that_sees_only_headers_can_still_pass_on_the_body() -> None:
+    for answer in (*REFUSALS.values(), answers.STARTING, answers.UNEXPECTED):
+        assert dict(answer.start["headers"])[answers.REFUSAL_HEADER] == answer.body["body"]
+
+
 def test_more_fields_follow_the_details() -> None:
     answer = answers.refusal(
         "limit", 429, "400", "Quota Exceeded", "Over.", limit=10, used=10, resets_at="2026-03-02T00:00:00+09:00"
