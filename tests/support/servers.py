@@ -14,7 +14,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,9 +108,9 @@ class NatsProcess(ServerProcess):
 
 
 class PostgresProcess(ServerProcess):
-    """A PostgreSQL of one's own in the folder, its data made on construction (about a second)."""
+    """A PostgreSQL of one's own in the folder, its data made on construction (about a second). `settings`: without fsync."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] = postgres_server.TEST_SETTINGS) -> None:
         port = free_port()
         self.dsn = postgres_server.admin_dsn(port, PASSWORD)
         password_file = folder / "password"
@@ -118,7 +118,7 @@ class PostgresProcess(ServerProcess):
         data = folder / "data"
         if not data.exists():
             postgres_server.initialise(data, password_file, sync=False)
-        program = postgres_server.program(data, port, postgres_server.TEST_SETTINGS)
+        program = postgres_server.program(data, port, settings)
         super().__init__(program, lambda: postgres_server.answers(port), folder / "postgres.log")
 
 
