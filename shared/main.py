@@ -1,4 +1,4 @@
-"""The command line of every service: `python -m services.<name> [--check | --migrate | --rebuild]`."""
+"""The command line of every service: `python -m services.<name> [--check | --migrate | --verify | --rebuild]`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
 from pydantic import SecretStr, ValidationError
 
+from shared.clock import SystemClock
 from shared.errors import TollbookError
-from shared.postgres import MigrationChanged, migrate, read_migrations
+from shared.eventlog.log import ChainBroken, EventLog
+from shared.events.codec import Codec
+from shared.postgres import MigrationChanged, migrate, open_pool, read_migrations
 from shared.service import Service
 from shared.settings import DatabaseSettings, ServiceSettings
 
@@ -30,7 +33,7 @@ class Program(Generic[S]):
     """What `services/<name>/app.py` gives to its command line.
 
     `migrations` are the folders of numbered SQL that make the service's schema; `rebuild` builds its read tables again and says
-    what it did.
+    what it did; `log` is the codec of its events, for a service that has an event log.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Program(Generic[S]):
     build: Callable[[S], Service]
     migrations: Sequence[Path] = ()
     rebuild: Callable[[S], Awaitable[str]] | None = None
+    log: Codec[Any] | None = None
 
 
 def main(program: Program[S], argv: Sequence[str] | None = None) -> int:
@@ -46,6 +50,7 @@ def main(program: Program[S], argv: Sequence[str] | None = None) -> int:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--check", action="store_true", help="print the settings it would run with, secrets hidden, and stop")
     choice.add_argument("--migrate", action="store_true", help="bring its PostgreSQL schema up to date and stop")
+    choice.add_argument("--verify", action="store_true", help="check that its event log is what was written, and stop")
     choice.add_argument("--rebuild", action="store_true", help="build its read tables again from the events and stop")
     chosen = parser.parse_args(argv)
     settings = read_settings(program.settings)
@@ -58,6 +63,8 @@ def main(program: Program[S], argv: Sequence[str] | None = None) -> int:
         return _print_settings(settings)
     if chosen.migrate:
         return _migrate(program, settings)
+    if chosen.verify:
+        return _verify(program, settings)
     if chosen.rebuild:
         return _rebuild(program, settings)
     try:
@@ -99,6 +106,29 @@ def _migrate(program: Program[S], settings: S) -> int:
         return _fail(str(error))
     sys.stdout.write(f"{program.name}: {', '.join(applied) or 'nothing to apply'}\n")
     return 0
+
+
+def _verify(program: Program[S], settings: S) -> int:
+    if program.log is None or not isinstance(settings, DatabaseSettings):
+        return _fail(f"{program.name} has no event log")
+    event_log, dsn = EventLog(program.log, SystemClock()), settings.postgres_dsn.get_secret_value()
+    try:
+        checked = asyncio.run(_verify_log(event_log, dsn, program.name))
+    except ChainBroken as broken:
+        return _fail(f"the event log of {program.name} is NOT what was written: {broken}")
+    except (asyncpg.PostgresError, OSError) as error:
+        return _fail(f"the event log of {program.name} was not verified: {error or type(error).__name__}")
+    sys.stdout.write(f"{program.name}: {checked} events, every one as it was written\n")
+    return 0
+
+
+async def _verify_log(event_log: EventLog[Any], dsn: str, schema: str) -> int:
+    pool = await open_pool(dsn, schema, 1)
+    try:
+        async with pool.acquire(timeout=10) as connection:
+            return await event_log.verify(connection)
+    finally:
+        await pool.close()
 
 
 def _rebuild(program: Program[S], settings: S) -> int:

@@ -71,7 +71,7 @@ async def rebuild(settings: ConsoleSettings) -> str:
     return f"{projected} events projected"
 
 
-PROGRAM: Final = Program(NAME, ConsoleSettings, build, MIGRATIONS, rebuild)
+PROGRAM: Final = Program(NAME, ConsoleSettings, build, MIGRATIONS, rebuild, CODEC)
 
 
 class Tokens:

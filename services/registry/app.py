@@ -101,4 +101,4 @@ async def rebuild(settings: RegistrySettings) -> str:
     return f"{', '.join(TABLES)} built again from {projected} events"
 
 
-PROGRAM: Final = Program(SERVICE, RegistrySettings, build, MIGRATIONS, rebuild)
+PROGRAM: Final = Program(SERVICE, RegistrySettings, build, MIGRATIONS, rebuild, CODEC)

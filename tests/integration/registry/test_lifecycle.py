@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 from typing import Any
 
 import asyncpg
@@ -41,6 +42,7 @@ from shared.events.codec import parse_ce_type
 from shared.events.registry import CODEC, AppRegistered, ServiceActivated
 from shared.ids import new_id
 from tests.support.registry_process import PEPPER, TERMS, Customer, RegistryProcess
+from tests.support.servers import PostgresDatabase
 
 
 async def stream_messages(nc: Client, count: int) -> list[Any]:
@@ -242,6 +244,24 @@ async def test_the_read_tables_are_built_again_from_the_log(
         assert await tables() == before
     finally:
         await connection.close()
+
+
+async def test_a_log_that_somebody_changed_does_not_verify(
+    customer: Customer, registry: RegistryProcess, postgres: PostgresDatabase
+) -> None:
+    await customer.register()
+    assert "every one as it was written" in registry.run("--verify")
+    forger = await asyncpg.connect(postgres.owner_dsn)
+    try:
+        await forger.execute(
+            "SET search_path = registry; SET session_replication_role = replica;"
+            " UPDATE event SET data = replace(data::text, 'acme', 'evil')::json WHERE position = 2"
+        )
+    finally:
+        await forger.close()
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        registry.run("--verify")
+    assert (failed.value.returncode, b"position 2 is not the one that was written" in failed.value.stderr) == (1, True)
 
 
 async def test_the_catalog_is_listed(customer: Customer) -> None:
