@@ -119,7 +119,14 @@ class Stack:
         former.clear_stale_pid_file(self.home.postgres)
         database = postgres.program(self.home.postgres, self.ports["postgres"])
         parts = [
-            Part(nats.program(config), _yes_or_silent(partial(nats.answers, self.ports["nats"])), _nats_shows, nats.last_error),
+            Part(
+                nats.program(config),
+                _yes_or_silent(partial(nats.answers, self.ports["nats"])),
+                _nats_shows,
+                nats.last_error,
+                nats.is_stuck,
+                partial(nats.has_room, self.home.jetstream),
+            ),
             Part(
                 database, _yes_or_silent(partial(postgres.answers, self.ports["postgres"])), _postgres_shows, postgres.last_error
             ),

@@ -46,12 +46,15 @@ class Health(Enum):
 @dataclass(frozen=True)
 class Part:
     """One process of the stack. `health` is asked in a thread and may take seconds; `shows` picks the lines for the screen,
-    `reason` the one that says why it ended."""
+    `reason` the one that says why it ended. `stuck` picks the lines after which only a new start helps; it is given one as soon
+    as `may_start_anew`, asked in a thread too, says that it would."""
 
     program: Program
     health: Callable[[], Health]
     shows: Callable[[str], bool] = lambda _line: True
     reason: Callable[[Sequence[str]], str] = last_error
+    stuck: Callable[[str], bool] = lambda _line: False
+    may_start_anew: Callable[[], bool] = lambda: True
 
     @property
     def name(self) -> str:
@@ -67,6 +70,7 @@ class Watch:
     child: Child | None = None
     ready_since: float | None = None
     ends: int = 0
+    stuck: bool = False
     was_ready: asyncio.Event = field(default_factory=asyncio.Event)
     gave_up: str | None = None
     task: asyncio.Task[None] | None = None
@@ -155,8 +159,10 @@ class Supervisor:
     async def _run_once(self, watch: Watch) -> str:
         """Start the part, watch it to its end, and return why it ended."""
         part = watch.part
+        watch.stuck = False
 
         def show(line: str) -> None:
+            watch.stuck = watch.stuck or part.stuck(line)
             if part.shows(line):
                 self._screen.line(part.name, line)
 
@@ -183,12 +189,16 @@ class Supervisor:
         last = Health.SILENT
         last_heard: float | None = None
         while True:
-            health = await asyncio.to_thread(watch.part.health)
+            health = await asyncio.to_thread(self._look, watch)
             now = self._clock.monotonic()
             if health is not Health.SILENT:
                 last_heard = now
             elif last_heard is not None and now - last_heard > SILENT_MAX_S:
                 self._screen.say(f"{watch.part.name} has not answered for {SILENT_MAX_S:.0f} s: killed")
+                child.kill()
+                return
+            if watch.stuck and await asyncio.to_thread(watch.part.may_start_anew):
+                self._screen.say(f"{watch.part.name} cannot go on as it is: killed, to start anew")
                 child.kill()
                 return
             if health is Health.READY and watch.ready_since is None:
@@ -197,4 +207,9 @@ class Supervisor:
             if health is not last and not (health is Health.SILENT and self._stopping.is_set()):
                 self._screen.say(f"{watch.part.name} is {health.value}")
             last = health
-            await asyncio.sleep(POLL_RUNNING_S if health is Health.READY else POLL_STARTING_S)
+            await asyncio.sleep(POLL_RUNNING_S if health is Health.READY or watch.stuck else POLL_STARTING_S)
+
+    @staticmethod
+    def _look(watch: Watch) -> Health:
+        health = watch.part.health()
+        return Health.NOT_READY if health is Health.READY and watch.stuck else health

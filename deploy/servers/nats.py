@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sysconfig
@@ -13,6 +14,10 @@ from deploy.errors import StackError
 from deploy.servers.program import Program
 
 PROBE_TIMEOUT_S: Final = 2.0
+FILE_STORE_MAX: Final = "1000TB"
+ROOM_BYTES_MIN: Final = 16 * 1024 * 1024
+"""Below this a server that ran out of disk is not started anew: it would run out again at once."""
+_WRITE_FAILED: Final = ("Critical write error", "critical write error", "will be DISABLED")
 
 
 def wheel_program(name: str) -> str:
@@ -39,10 +44,15 @@ server_name: "tollbook-test"
 
 
 def jetstream_block(store: Path) -> str:
-    """JetStream with every acknowledged write on the disk: the acknowledgement is the commit."""
+    """JetStream with every acknowledged write on the disk: the acknowledgement is the commit.
+
+    The disk is the only limit. Left to itself the server takes three quarters of what is free when it starts, counts what is
+    stored already against that, and never looks again: started on a disk that is half full, it would refuse every write.
+    """
     return f"""\
 jetstream {{
   store_dir: "{store}"
+  max_file_store: {FILE_STORE_MAX}
   sync_interval: always
 }}"""
 
@@ -54,6 +64,30 @@ def last_error(lines: Sequence[str]) -> str:
     ]
     chosen = (telling or list(lines) or ["it gave no reason"])[-1]
     return chosen.rpartition("] ")[2]
+
+
+def is_stuck(line: str) -> bool:
+    """Whether this line of the log tells of a failed write: the stream then acknowledges nothing any more until a new start."""
+    return "[ERR]" in line and any(words in line for words in _WRITE_FAILED)
+
+
+def has_room(store: Path) -> bool:
+    """Whether the disk of the store folder can be written to again; makes the folder if somebody has deleted it."""
+    probe = store / "probe"
+    try:
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if shutil.disk_usage(store).free < ROOM_BYTES_MIN:
+            return False
+        try:
+            with probe.open("wb") as file:  # a quota or a broken disk shows only here
+                file.write(bytes(ROOM_BYTES_MIN // 16))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:

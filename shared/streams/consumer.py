@@ -241,7 +241,8 @@ class Consumer:
                     await self._narrow_down(batch, failure)
                     return
             self._trouble = f"the last batch failed and is tried again: {failure or type(failure).__name__}"
-            log.warning("%s: a batch of %d failed: %s", self.name, len(batch), type(failure).__name__, exc_info=failure)
+            trace = None if may_pass(failure) else failure
+            log.warning("%s: a batch of %d failed: %s", self.name, len(batch), type(failure).__name__, exc_info=trace)
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 

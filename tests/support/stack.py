@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,18 @@ STOP_TIMEOUT_S = 40
 
 
 class StackProcess:
-    """`python -m deploy` in a folder of its own. `ports`: its settings, by default free ones for everything."""
+    """`python -m deploy` in a folder of its own. `ports`: its settings, by default free ones for everything. `before` goes before
+    the command line, for a stack that runs where this process is not; `home` must then be readable at `seen_at`."""
 
-    def __init__(self, home: Path, ports: Mapping[str, int] | None = None) -> None:
-        self.home = home
+    def __init__(
+        self,
+        home: Path,
+        ports: Mapping[str, int] | None = None,
+        before: Sequence[str] = (),
+        seen_at: Path | None = None,
+    ) -> None:
+        self.home = seen_at or home
+        self._before = before
         asked = {name: free_port() for name in DEFAULT_PORTS} if ports is None else ports
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TOLLBOOK_")}
         self._env = clean | {f"TOLLBOOK_{name.upper()}_PORT": str(port) for name, port in asked.items()}
@@ -40,7 +48,7 @@ class StackProcess:
         (self.home / "ready.json").unlink(missing_ok=True)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "deploy"], cwd=ROOT, env=self._env, stdout=output, stderr=subprocess.STDOUT
+                [*self._before, sys.executable, "-m", "deploy"], cwd=ROOT, env=self._env, stdout=output, stderr=subprocess.STDOUT
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (self.home / "ready.json").exists():

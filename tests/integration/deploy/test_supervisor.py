@@ -58,6 +58,27 @@ async def test_a_process_that_dies_is_started_again(supervisor: Supervisor, out:
     assert former.read_records(tmp_path) == []
 
 
+async def test_a_process_that_says_it_is_stuck_is_started_anew_once_that_helps(
+    supervisor: Supervisor, out: io.StringIO, tmp_path: Path
+) -> None:
+    room = tmp_path / "room"
+    code = f"import pathlib; print('' if pathlib.Path({str(room)!r}).exists() else '[ERR] disk full', flush=True); {SLEEP}"
+    healthy = part("baker", code)
+    await supervisor.start([Part(healthy.program, healthy.health, stuck=nothing_written, may_start_anew=room.exists)], 30)
+    first = supervisor.pids()["baker"]
+    await until(lambda: "baker is not ready" in out.getvalue())
+    assert supervisor.pids()["baker"] == first, "a new start would not help yet"
+    room.touch()
+    await until(lambda: supervisor.pids().get("baker", first) != first)
+    await until(lambda: out.getvalue().count("baker is ready") == 2)
+    assert "baker cannot go on as it is: killed, to start anew" in out.getvalue()
+    await supervisor.stop()
+
+
+def nothing_written(line: str) -> bool:
+    return line.startswith("[ERR]")
+
+
 async def test_lines_are_shown_under_the_name(supervisor: Supervisor, out: io.StringIO) -> None:
     await supervisor.start([part("baker", f"print('bread', flush=True); {SLEEP}")], 30)
     await until(lambda: "baker     | bread\n" in out.getvalue())
