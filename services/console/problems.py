@@ -103,7 +103,8 @@ def head_refusal() -> bytes:
     return f"{head}cache-control: no-store\r\nconnection: close\r\n\r\n".encode() + body
 
 
-DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError)
+DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, OSError)
+"""InternalClientError is asyncpg's own confusion after a connection broke or a statement was given up."""
 
 
 def unexpected(error: Exception) -> TollbookError:

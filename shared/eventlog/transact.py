@@ -43,6 +43,7 @@ REVEALED_FOR: Final = "24 hours"
 PASSING_ERRORS: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # asyncpg's own confusion after a connection broke or a statement was given up
     asyncpg.OperatorInterventionError,
     asyncpg.CannotConnectNowError,
     asyncpg.TransactionRollbackError,

@@ -269,3 +269,19 @@ async def test_a_database_that_comes_back_is_waited_for(tmp_path: Any) -> None:
         await asyncio.wait_for(pool.close(), 10)
     finally:
         await asyncio.to_thread(server.stop)
+
+
+class ConfusedPlan(CrashPlan):
+    """What asyncpg raises on a connection that broke while it was idle, or whose statement was given up."""
+
+    def tick(self, before: bool) -> None:
+        try:
+            super().tick(before)
+        except Crash:
+            raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress") from None
+
+
+async def test_a_confused_connection_is_no_refusal_the_command_is_tried_again(pool: Pool) -> None:
+    ledger = Ledger(CrashingPool(pool, ConfusedPlan(2, before=True)))  # type: ignore[arg-type]
+    assert (await ledger.add("c1", 5)).count == 5
+    assert len(await events(pool)) == 1

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+import asyncpg
 import pytest
 
 from services.console import domain
 from services.console.commands import IssueToken, RevokeToken
 from services.console.projection import project
-from services.console.tokens import digest_of, new_token
-from shared.errors import Conflict, NotFound
+from services.console.tokens import Authenticator, digest_of, new_token
+from shared.clock import FixedClock
+from shared.errors import Conflict, NotFound, Unavailable
 from shared.eventlog.log import Recorded
 from shared.events.console import ConsoleEvent, TokenIssued, TokenRevoked
 
@@ -70,3 +72,17 @@ def test_a_tokens_text_is_random_and_shows_itself_nowhere() -> None:
     assert first.text != second.text
     assert first.text not in repr(first)
     assert bytes.fromhex(first.verifier) == digest_of(first.text)
+
+
+class BrokenPool:
+    """A pool whose connections are confused, as asyncpg's are after PostgreSQL was killed."""
+
+    async def fetchrow(self, *_: object, **__: object) -> None:
+        raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
+
+
+async def test_a_confused_connection_is_a_database_that_is_away() -> None:
+    authenticator = Authenticator(FixedClock(datetime(2026, 3, 1, tzinfo=UTC)))
+    authenticator.pool = BrokenPool()  # type: ignore[assignment]
+    with pytest.raises(Unavailable):
+        await authenticator.authenticate(new_token().text, "127.0.0.1")
