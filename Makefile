@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clean
+.PHONY: help run test chaos check clean
 
 help: ## Tell what there is
 	@echo "Tollbook: sell APIs by the call."
@@ -26,6 +26,9 @@ run: $(VENV) ## Run everything on this machine until Ctrl-C, and print a call to
 
 test: $(VENV) ## Run all tests, against real servers
 	$(RUN)/pytest
+
+chaos: $(VENV) ## Kill and stop everything in random order under load, then check that all of it held
+	$(RUN)/python -m tests.chaos
 
 check: $(VENV) ## Check format, style, types and import rules
 	$(RUN)/ruff format --check .
