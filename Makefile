@@ -6,13 +6,14 @@ UV_VERSION := 0.13.9
 VENV := .venv/.synced
 UV := .tools/bin/uv
 RUN := .venv/bin
+PEERS := .tools/bench/.synced
 
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check clean
+.PHONY: help run test chaos check bench clean
 
 help: ## Tell what there is
 	@echo "Tollbook: sell APIs by the call."
@@ -36,6 +37,9 @@ check: $(VENV) ## Check format, style, types and import rules
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
+bench: $(VENV) $(PEERS) ## Measure speed and memory beside what users would pick instead (BENCH=name: one of them)
+	$(RUN)/python -m tests.bench $(BENCH)
+
 clean: ## Remove what was set up and cached; the data in .tollbook stays
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -54,3 +58,10 @@ $(VENV): $(UV) pyproject.toml uv.lock
 	@echo "setting up the virtual environment from uv.lock"
 	@$(UV) sync --quiet --frozen
 	@touch $(VENV)
+
+# What `make bench` compares with, in an environment of its own.
+$(PEERS): $(UV) tests/bench/peers.txt
+	@echo "setting up the environment of the benchmarks' peers"
+	@$(UV) venv --quiet --clear .tools/bench
+	@$(UV) pip sync --quiet --python .tools/bench/bin/python tests/bench/peers.txt
+	@touch $(PEERS)

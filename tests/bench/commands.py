@@ -1,0 +1,80 @@
+"""Commands: registering applications through NATS, 16 at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from nats.aio.client import Client
+
+from deploy.servers.roles import ServiceDsn
+from tests.bench.examples import ACCOUNT, PEPPER
+from tests.bench.measure import Aim, Row, interleaved, row
+from tests.bench.place import Place, ServiceProcess
+from tests.bench.replay import peer
+from tests.support.registry_process import VAULT_KEY, Customer
+from tests.support.servers import create_database, drop_database
+
+AT_ONCE: Final = 16
+SECONDS: Final = 4.0
+PEER_SECONDS: Final = 2.0
+
+
+def registry_settings(place: Place, dsn: ServiceDsn) -> dict[str, object]:
+    return {
+        "NATS_URL": place.nats_url,
+        "POSTGRES_DSN": dsn.dsn,
+        "CATALOG": "deploy/catalog.yaml",
+        "TERMS": "deploy/terms.yaml",
+        "PEPPER": PEPPER,
+        "VAULT_KEY": VAULT_KEY,
+        "APPS_MAX": 1_000_000,
+    }
+
+
+async def registered(nc: Client) -> float:
+    """Register applications for SECONDS, AT_ONCE of them at a time: commands a second, each answered after its commit."""
+    customer = Customer(nc, ACCOUNT)
+    began = time.perf_counter()
+    until = began + SECONDS
+    done = 0
+
+    async def work() -> None:
+        nonlocal done
+        while time.perf_counter() < until:
+            await customer.register()
+            done += 1
+
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    return done / (time.perf_counter() - began)
+
+
+async def measure(place: Place) -> list[Row]:
+    """RegisterApp beside pyeventsourcing's save of one aggregate, by one thread and by as many as ours are at once."""
+    async with place.cleared() as (nc, database):
+        dsn = await database.service_schema("registry")
+        peers_own = await create_database(place.postgres_dsn)
+        process = ServiceProcess("services.registry", place.folder, registry_settings(place, dsn))
+        try:
+            await process.ready()
+            await Customer(nc, ACCOUNT).opened()
+
+            async def saved(threads: int) -> float:
+                return float((await peer(peers_own, "save", PEER_SECONDS, threads))["per_second"])
+
+            found = await interleaved(
+                {
+                    "RegisterApp": lambda: registered(nc),
+                    "pyeventsourcing, one thread": lambda: saved(1),
+                    f"pyeventsourcing, {AT_ONCE} threads": lambda: saved(AT_ONCE),
+                }
+            )
+        finally:
+            process.stop()
+            await drop_database(place.postgres_dsn, peers_own)
+    ours, one, several = found.values()
+    best, how = (one, "one thread") if one.median >= several.median else (several, f"{AT_ONCE} threads")
+    what = f"RegisterApp through NATS, {AT_ONCE} at a time"
+    name = f"pyeventsourcing: save of one aggregate (the better of 1 and {AT_ONCE} threads: {how})"
+    return [row("commands", what, "commands/s", ours, best, name, Aim(2.0))]
