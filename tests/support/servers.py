@@ -218,12 +218,15 @@ async def drop_database(admin_dsn: str, database: PostgresDatabase) -> None:
 
 
 async def connect_nats(url: str) -> Client:
-    """A connection that keeps quiet about errors: a test that kills the server does not want each failed reconnect told."""
+    """A connection that keeps quiet about errors: a test that kills the server does not want each failed reconnect told.
+
+    `url` may be several, comma-separated.
+    """
 
     async def quiet(error: Exception) -> None:
         pass
 
-    return await nats.connect(url, error_cb=quiet, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    return await nats.connect(url.split(","), error_cb=quiet, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
 
 
 async def delete_streams(nc: Client) -> None:

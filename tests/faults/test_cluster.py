@@ -1,0 +1,210 @@
+"""Streams on three nodes, R3: a node that leads is killed, or cut off from the others while its clients still reach it; under
+load, and with the same accounting as on one node: what was acknowledged is counted, nothing twice, the log is the stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from nats.aio.client import Client
+
+from deploy.servers.roles import ServiceDsn
+from shared.commands.registry import AppIssued
+from shared.errors import Unavailable
+from shared.ids import new_id
+from shared.streams.declare import StreamState, stream_state
+from shared.streams.jetstream import api, stored_message
+from tests.support.cluster import Cluster, leader_of, running_cluster
+from tests.support.gates import Gate, Issued, running_gate, until
+from tests.support.metering_process import PARTITIONS, MeteringProcess, eventually, used
+from tests.support.registry_process import PEPPER, Customer, RegistryProcess
+from tests.support.servers import PostgresDatabase, connect_nats
+
+pytestmark = pytest.mark.timeout(120)
+BACK_WITHIN_S = 40.0
+REPLICAS = {"TOLLBOOK_NATS_REPLICAS": "3"}
+
+
+class Load:
+    """Calls at every gate, and commands, until told to stop. A command is repeated, as any client would, until it is answered."""
+
+    def __init__(self, gates: Sequence[Gate], issued: Issued, customer: Customer) -> None:
+        self.gates = gates
+        self.refused = 0
+        self.registered: list[str] = []
+        self._issued, self._customer = issued, customer
+        self._stopped = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._call(gate)) for gate in gates for _ in range(4)]
+        self._tasks.append(asyncio.create_task(self._register()))
+
+    @property
+    def passed(self) -> int:
+        return sum(len(gate.passed) for gate in self.gates)
+
+    async def _call(self, gate: Gate) -> None:
+        while not self._stopped.is_set():
+            answer = await gate.call(self._issued)
+            assert answer.status_code in (200, 503), answer.text
+            self.refused += answer.status_code == 503
+            await asyncio.sleep(0.01)
+
+    async def _register(self) -> None:
+        while not self._stopped.is_set():
+            command_id = new_id()
+            while True:
+                try:
+                    issued = await self._customer.register(command_id=command_id, name=f"app {len(self.registered)}")
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.1)
+            self.registered.append(issued.client_id)
+            await asyncio.sleep(0.05)
+
+    async def goes_on(self) -> None:
+        """Calls pass at every gate, and commands are accepted."""
+        before = [len(gate.passed) for gate in self.gates], len(self.registered)
+
+        async def more() -> bool:
+            for task in self._tasks:
+                assert not task.done(), task.exception()
+            calls = all(len(gate.passed) >= count + 20 for gate, count in zip(self.gates, before[0], strict=True))
+            return calls and len(self.registered) >= before[1] + 3
+
+        await until(more, f"calls to pass and commands to be accepted: {self.passed} passed, {self.refused} not", BACK_WITHIN_S)
+
+    async def stop(self) -> None:
+        self._stopped.set()
+        await asyncio.wait_for(asyncio.gather(*self._tasks), 30)
+
+
+class Stage:
+    """Registry, metering and gates on a cluster."""
+
+    def __init__(
+        self, cluster: Cluster, nc: Client, registry: RegistryProcess, metering: MeteringProcess, dsn: ServiceDsn
+    ) -> None:
+        self.cluster = cluster
+        self.nc = nc
+        self.registry = registry
+        self.metering = metering
+        self._dsn = dsn
+        self._open = AsyncExitStack()
+
+    async def load(self, *urls: str) -> Load:
+        """Calls at one gate for each of `urls`, and commands."""
+        customer = await Customer(self.nc).opened()
+        issued = await customer.register()
+        gates = [
+            await self._open.enter_async_context(
+                running_gate(url, pepper=PEPPER, partitions=PARTITIONS, nats_replicas=3, commit_timeout_s=1)
+            )
+            for url in urls
+        ]
+        self.client_id = issued.client_id
+        load = Load(gates, as_caller(issued), customer)
+        await load.goes_on()
+        return load
+
+    async def close(self) -> None:
+        await self._open.aclose()
+
+    async def account(self, load: Load) -> None:
+        """Every call that passed is counted, once; every command that was accepted is in the log, once; the log is the stream."""
+        await eventually(lambda: used(self.nc, self.client_id), load.passed, self.metering.log.read_text)
+        await asyncio.sleep(0.5)
+        assert await used(self.nc, self.client_id) == load.passed
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self._dsn.owner_dsn)
+        try:
+            events = await connection.fetch("SELECT position, type, data, hash FROM registry.event ORDER BY position")
+        finally:
+            await connection.close()
+        assert sum(event["type"] == "AppRegistered" for event in events) == len(load.registered) + 1
+
+        async def relayed() -> StreamState | None:
+            return await stream_state(self.nc, "REGISTRY")
+
+        async def as_long() -> bool:
+            state = await relayed()
+            return state is not None and state.last == state.messages == len(events)
+
+        await until(as_long, "REGISTRY to have every event", BACK_WITHIN_S)
+        for event in events:
+            _, sequence, headers, data = stored_message(await api(self.nc, "STREAM.MSG.GET.REGISTRY", {"seq": event["position"]}))
+            told = sequence, headers["ce-hash"], data.decode()
+            assert told == (event["position"], event["hash"].hex(), event["data"])
+
+
+def as_caller(issued: AppIssued) -> Issued:
+    return Issued(issued.client_id, issued.client_secret)
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, postgres: PostgresDatabase) -> AsyncIterator[Stage]:
+    async with running_cluster(tmp_path) as cluster:
+        registry_dsn, metering_dsn = await postgres.service_schema("registry"), await postgres.service_schema("metering")
+        registry = RegistryProcess(cluster.url, registry_dsn, tmp_path, **REPLICAS)
+        metering = MeteringProcess(cluster.url, metering_dsn, tmp_path, **REPLICAS)
+        nc = await connect_nats(cluster.url)
+        stage = Stage(cluster, nc, registry, metering, registry_dsn)
+        try:
+            await asyncio.gather(registry.start(), metering.start())
+            yield stage
+        finally:
+            await stage.close()
+            registry.kill()
+            metering.kill()
+            await nc.close()
+
+
+async def test_the_node_that_leads_is_killed_and_comes_back(stage: Stage) -> None:
+    load = await stage.load(stage.cluster.url)
+    for stream in ("USAGE", "REGISTRY"):
+        leader = stage.cluster.node(await leader_of(stage.nc, stream))
+        await asyncio.to_thread(leader.kill)
+        await load.goes_on()
+        await asyncio.to_thread(leader.start)
+        await load.goes_on()
+    await load.stop()
+    await stage.account(load)
+
+
+async def test_the_node_that_leads_is_cut_off_and_let_in_again(stage: Stage) -> None:
+    cluster = stage.cluster
+    leader = cluster.node(await leader_of(stage.nc, "USAGE"))
+    inside, outside = leader.url, ",".join(node.url for node in cluster.nodes if node is not leader)
+    load = await stage.load(outside, inside)
+    beyond, cut_off = load.gates
+    cluster.isolate(leader)
+    await nothing_passes(cut_off)
+    passed = len(beyond.passed)
+
+    async def goes_on_beyond() -> bool:
+        return len(beyond.passed) > passed + 50
+
+    await until(goes_on_beyond, "calls to pass where two nodes are", BACK_WITHIN_S)
+    assert "did not acknowledge" in await why_not_ready(cut_off)
+    cluster.heal()
+    await load.goes_on()
+    await load.stop()
+    await stage.account(load)
+
+
+async def nothing_passes(gate: Gate) -> None:
+    """Until a second goes by without a call that passes."""
+
+    async def still() -> bool:
+        passed = len(gate.passed)
+        await asyncio.sleep(1)
+        return len(gate.passed) == passed
+
+    await until(still, "calls to pass no more", BACK_WITHIN_S)
+
+
+async def why_not_ready(gate: Gate) -> str:
+    answer: httpx.Response = await gate.http.get("/readyz")
+    return "; ".join(part["detail"] for part in answer.json()["parts"].values() if not part["ready"])
