@@ -31,6 +31,13 @@ FILE: Final = "file:"
 LOCALHOST: Final = "localhost"
 CACHE_ENTRIES: Final = 16_384
 
+_SEGMENT: Final = r"[A-Za-z][A-Za-z0-9_]*"
+_BUNDLE: Final = r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
+WEB_SCHEMA: Final = {"minLength": 1, "maxLength": URL_LENGTH_MAX}
+ANDROID_SCHEMA: Final = {"pattern": rf"^{_SEGMENT}(\.{_SEGMENT})+$", "maxLength": ANDROID_LENGTH_MAX}
+IOS_SCHEMA: Final = {"pattern": f"^{_BUNDLE}$", "maxLength": IOS_LENGTH_MAX}
+"""For JSON Schema: what the functions below let pass, but for spaces around it."""
+
 _URL = re.compile(r"(https?|file):(//)?([^/?#\\]*)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!\d)")
 _UNWANTED = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
@@ -38,8 +45,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _STRICT_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _NUMERIC_LABEL = re.compile(r"\d+|0x[0-9a-f]*")
-_ANDROID_SEGMENT = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_IOS = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
+_ANDROID_SEGMENT = re.compile(_SEGMENT)
+_IOS = re.compile(_BUNDLE)
 
 _EXAMPLE: Final = "Enter a main domain, for example http://naver.com."
 

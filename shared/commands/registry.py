@@ -70,6 +70,11 @@ def name_hints(name: str) -> tuple[str, ...]:
     return (f"Some services show the application's name on their screens: up to {NAME_LENGTH_ADVISED} characters read best.",)
 
 
+def _described(**schema: Any) -> Any:
+    """Have JSON Schema (OpenAPI, AsyncAPI) say what the validators beside it check; they say it better when it is broken."""
+    return Field(json_schema_extra=schema)
+
+
 def _bounded(most: int, what: str) -> BeforeValidator:
     """Refuse an over-long list before its entries are looked at, so that the answer stays short."""
 
@@ -118,6 +123,11 @@ def _services(entered: tuple[str, ...]) -> tuple[str, ...]:
     return entered
 
 
+def _whole(entered: Any) -> Any:
+    """JSON has one kind of number: 60.0 is the integer 60. Nothing else becomes one, true and "60" least of all."""
+    return int(entered) if isinstance(entered, float) and entered.is_integer() else entered
+
+
 @cache
 def _zones() -> frozenset[str]:
     return frozenset(zoneinfo.available_timezones()) - {"localtime", "posixrules", "Factory"}
@@ -132,18 +142,24 @@ def _zone(entered: str) -> str:
 
 
 ClientId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{20}$")]
-ServiceId = Annotated[str, AfterValidator(_service_id)]
+ServiceId = Annotated[str, AfterValidator(_service_id), _described(pattern=f"^{_SERVICE_ID}$")]
 SecretId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{32}$")]
 TermsVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
 Zone = Annotated[str, AfterValidator(_zone)]
-AppName = Annotated[str, AfterValidator(_app_name)]
-ServiceSelection = Annotated[tuple[ServiceId, ...], _bounded(SERVICES_MAX, "services"), AfterValidator(_services)]
-WebEntry = Annotated[str, _environment(environments.reduce_web_url)]
-AndroidEntry = Annotated[str, _environment(environments.reduce_android)]
-IosEntry = Annotated[str, _environment(environments.reduce_ios)]
-WebEntries = Annotated[tuple[WebEntry, ...], _bounded(environments.ENTRIES_MAX, "web service URLs")]
-AndroidEntries = Annotated[tuple[AndroidEntry, ...], _bounded(environments.ENTRIES_MAX, "Android package names")]
-IosEntries = Annotated[tuple[IosEntry, ...], _bounded(environments.ENTRIES_MAX, "iOS bundle IDs")]
+AppName = Annotated[str, AfterValidator(_app_name), _described(minLength=1, maxLength=NAME_LENGTH_MAX)]
+ServiceSelection = Annotated[
+    tuple[ServiceId, ...],
+    _bounded(SERVICES_MAX, "services"),
+    AfterValidator(_services),
+    _described(minItems=1, maxItems=SERVICES_MAX, uniqueItems=True),
+]
+WebEntry = Annotated[str, _environment(environments.reduce_web_url), _described(**environments.WEB_SCHEMA)]
+AndroidEntry = Annotated[str, _environment(environments.reduce_android), _described(**environments.ANDROID_SCHEMA)]
+IosEntry = Annotated[str, _environment(environments.reduce_ios), _described(**environments.IOS_SCHEMA)]
+_ENTRIES: Final = _described(maxItems=environments.ENTRIES_MAX)
+WebEntries = Annotated[tuple[WebEntry, ...], _bounded(environments.ENTRIES_MAX, "web service URLs"), _ENTRIES]
+AndroidEntries = Annotated[tuple[AndroidEntry, ...], _bounded(environments.ENTRIES_MAX, "Android package names"), _ENTRIES]
+IosEntries = Annotated[tuple[IosEntry, ...], _bounded(environments.ENTRIES_MAX, "iOS bundle IDs"), _ENTRIES]
 
 
 class EnvironmentsEntered(Message):
@@ -199,7 +215,7 @@ class ReissueSecret(Command):
     """Issue a new secret; the one before works for `grace_seconds` more (0: not at all), any older one no longer. -> Reissued"""
 
     client_id: ClientId
-    grace_seconds: Annotated[int, Field(ge=0, le=GRACE_MAX_S, strict=True)] = 0
+    grace_seconds: Annotated[int, Field(ge=0, le=GRACE_MAX_S, strict=True), BeforeValidator(_whole)] = 0
 
 
 class RevokeSecret(Command):

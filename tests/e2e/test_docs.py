@@ -5,23 +5,17 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from tests.support.processes import environment_of
 from tests.support.stack import ROOT, StackProcess
 
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 END = "----- end of block -----"
 
 
-def environment_of(stack: StackProcess, service: str) -> dict[str, str]:
-    """What the running service was started with."""
-    raw = Path(f"/proc/{stack.ready['pids'][service]}/environ").read_bytes()
-    return dict(entry.split("=", 1) for entry in raw.decode().split("\0") if "=" in entry)
-
-
-@pytest.mark.parametrize("page", ["docs/quickstart.md"])
+@pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/how-to/replay-and-verify.md"])
 def test_the_blocks_of_a_page_do_what_the_page_says(stack: StackProcess, page: str) -> None:
     blocks = BLOCK.findall((ROOT / page).read_text("utf-8"))
     script, expected = ["set -eu"], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,6 +93,21 @@ def test_bodies_show_nothing_that_the_edge_fills_in(document: dict[str, Any]) ->
         paths = [operation for _, _, operation in operations(document) if name in str(operation.get("requestBody"))]
         assert all("examples" in operation["requestBody"]["content"]["application/json"] for operation in paths)
     assert document["components"]["schemas"]["RegisterApp"]["required"] == ["name", "services"]
+
+
+def test_bodies_tell_the_bounds_that_are_checked(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    fields = schemas["RegisterApp"]["properties"]
+    assert (fields["name"]["minLength"], fields["name"]["maxLength"]) == (1, 20)
+    assert (fields["services"]["minItems"], fields["services"]["uniqueItems"]) == (1, True)
+    assert "pattern" in fields["services"]["items"]
+    entered = schemas["EnvironmentsEntered"]["properties"]
+    assert [entered[kind]["maxItems"] for kind in ("web", "android", "ios")] == [10, 10, 10]
+    for kind, good, bad in (("android", "com.example.app", "app"), ("ios", "com.example.App-1", "under_score")):
+        pattern = entered[kind]["items"]["pattern"]
+        assert re.search(pattern, good)
+        assert not re.search(pattern, bad)
+    assert schemas["ReissueSecret"]["properties"]["grace_seconds"]["minimum"] == 0
 
 
 def test_every_changing_operation_takes_an_idempotency_key(document: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from shared.commands.base import field_problems
-from shared.commands.registry import EditApp, ListApps, OpenAccount, RegisterApp, name_hints
+from shared.commands.registry import EditApp, ListApps, OpenAccount, RegisterApp, ReissueSecret, name_hints
 from shared.errors import FieldProblem
 from tests.support.registry_examples import CLIENT_ID, command
 
@@ -139,3 +139,13 @@ def test_no_page(limit: Any) -> None:
 def test_a_command_crosses_json_unchanged() -> None:
     asked = register(name="e\u0301", environments={"web": ["https://www.naver.com/x"], "ios": ["com.A"]})
     assert RegisterApp.model_validate_json(asked.model_dump_json()) == asked
+
+
+def test_sixty_seconds_may_be_written_as_json_writes_numbers() -> None:
+    for written in ("60", "60.0", "6e1"):
+        fields = f'{{"command_id":"c","account":"a","actor":"t","client_id":"{CLIENT_ID}","grace_seconds":{written}}}'
+        assert ReissueSecret.model_validate_json(fields).grace_seconds == 60
+    for wrong in (1.5, 1e308, True, "60", float("inf"), float("nan")):
+        assert [problem.field for problem in problems(ReissueSecret, client_id=CLIENT_ID, grace_seconds=wrong)] == [
+            "grace_seconds"
+        ]

@@ -1,0 +1,72 @@
+"""What schemathesis must be told about the console that no OpenAPI document can say. Its command line loads this, not pytest."""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import count
+from typing import Any
+
+import schemathesis
+from requests import PreparedRequest
+from schemathesis import Case, HookContext, Response
+
+RUN = os.environ["TOLLBOOK_CONTRACTS_RUN"]
+"""New for each run: the console remembers the keys of the runs before."""
+NUMBERS = count(1)
+KNOWN_SERVICES = ("clova-voice", "papago-nmt", "captcha-image", "clova-studio", "csr")
+DEPENDS_ON_MORE_THAN_THE_FIELD = re.compile(
+    r"services\[\d+\]|service"  # is it in the catalog?
+    r"|environments"  # does a selected service require a mobile one?
+    r"|environments\.web\[\d+\]"  # is the host in the Public Suffix List registrable?
+    r"|cursor"  # was it given out?
+    r"|from|to"  # are they in this order, and not too far apart?
+    r"|name"  # is any of its characters visible? Unicode's tables say so
+)
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:
+    """A key of its own for each wish, and an address of its own for each request: else failed sign-ins are soon answered 429."""
+    key = case.headers.get("Idempotency-Key")
+    if case.meta is not None and case.meta.generation.mode.is_positive:
+        if isinstance(key, str) and re.fullmatch(r"[\x21-\x7e]{1,160}", key):
+            case.headers["Idempotency-Key"] = f"{key}-{RUN}-{next(NUMBERS)}"
+        name_what_exists(case)
+    number = next(NUMBERS)
+    address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+
+    def come_from(request: PreparedRequest) -> PreparedRequest:
+        request.headers["X-Forwarded-For"] = address
+        return request
+
+    # Not among the case's headers: one that is about a header left out would no longer count as such.
+    kwargs["auth"] = come_from
+
+
+def name_what_exists(case: Case) -> None:
+    """Services of the catalog instead of those that only look like one, and web pages whose host can be registered."""
+    if isinstance(case.query.get("service"), str):
+        case.query["service"] = KNOWN_SERVICES[0]
+    body = case.body if isinstance(case.body, dict) else {}
+    if isinstance(body.get("services"), list):
+        body["services"] = list(KNOWN_SERVICES[: len(body["services"])])
+    environments = body.get("environments")
+    if isinstance(environments, dict) and isinstance(environments.get("web"), list):
+        environments["web"] = [f"https://www{n}.example.com/start" for n in range(len(environments["web"]))]
+
+
+@schemathesis.hook
+def filter_failure(context: HookContext, failure: Any, case: Case, response: Response) -> bool:
+    """Drop what is as it should be.
+
+    - Valid data was refused, and the refusal names nothing but fields whose value a schema cannot judge.
+    - Wrong credentials were refused with 429 instead of 401: schemathesis's own probes come from one address, without hooks.
+    """
+    kind = type(failure).__name__
+    if kind == "IgnoredAuth":
+        return "got `429 " not in failure.message
+    if kind != "RejectedPositiveData" or response.status_code != 422:
+        return True
+    fields = response.json().get("fields", [])
+    return not fields or not all(DEPENDS_ON_MORE_THAN_THE_FIELD.fullmatch(field["field"]) for field in fields)
