@@ -1,11 +1,13 @@
 """A small stand-in for the APIs that a company sells, so that there is a real call to make: `python -m deploy.sample_api PORT`.
 
 `POST /recog/v1/stt?lang=Kor|Eng|Jpn|Chn` with audio answers as CLOVA Speech Recognition does, without listening very well. The
-other paths of the catalog answer with what arrived.
+other paths of the catalog answer with what arrived: path and query, length and SHA-256 of the body, what the gate told, the names
+of all headers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -47,7 +49,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == SPEECH_PATH:
         status, answer = recognise(scope["method"], scope["query_string"].decode("ascii", "replace"), body)
     else:
-        status, answer = 200, {"path": scope["path"], "bytes": len(body)}
+        status, answer = 200, arrived(scope, body)
     await _answer(send, status, answer)
 
 
@@ -61,6 +63,20 @@ def recognise(method: str, query: str, audio: bytes) -> tuple[int, dict[str, Any
     if not audio:
         return 400, _error("STT003", "Empty Sound Data")
     return 200, {"text": HEARD[language]}
+
+
+def arrived(scope: Scope, body: bytes) -> dict[str, Any]:
+    """What of a call reached the API; of its headers' values only X-Tollbook-*, which are no secret."""
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    return {
+        "method": scope["method"],
+        "path": scope["path"],
+        "query": scope["query_string"].decode("latin-1"),
+        "bytes": len(body),
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "told": {name: value for name, value in headers if name.startswith("x-tollbook-")},
+        "headers": sorted(name for name, _ in headers),
+    }
 
 
 async def _read(receive: Receive) -> bytes:

@@ -70,6 +70,9 @@ def _route(route: Route, gate_port: int) -> str:
 			request_header -X-Original-URI
 			request_header -X-Forwarded-Uri
 			request_header -X-Forwarded-Method
+			# Nor may the caller have the proxy take off, as a header of this connection, what the gate says (RFC 9110, 7.6.1).
+			@unnames header_regexp Connection (?i)x-tollbook-
+			request_header @unnames -Connection
 			forward_auth 127.0.0.1:{gate_port} {{
 				uri /authorize/{route.service}
 				copy_headers {copied}

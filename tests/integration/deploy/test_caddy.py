@@ -142,6 +142,13 @@ def test_a_path_that_no_api_has_never_reaches_the_gate(front: Front) -> None:
     assert front.gate.asked == []
 
 
+def test_a_caller_cannot_have_what_the_gate_says_taken_off(front: Front) -> None:
+    headers = {"connection": "close, X-Tollbook-Client-Id, x-tollbook-account"}
+    assert httpx.post(f"{front.url}/recog/v1/stt", headers=headers, content=b"x", trust_env=False).status_code == 200
+    told = front.api.asked[-1][2]
+    assert (told["x-tollbook-client-id"], told["x-tollbook-account"]) == ("abc", "demo")
+
+
 def test_without_a_gate_no_call_passes_and_the_caller_is_told_in_the_usual_shape(front: Front) -> None:
     front.gate.close()
     answer = call(front)
