@@ -53,7 +53,7 @@ class Noted:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
 
     @property
@@ -61,6 +61,7 @@ class Noted:
         return self.server.server_address[1]
 
     def close(self) -> None:
+        """Any number of times."""
         self.server.shutdown()
         self.server.server_close()
         self.thread.join(10)
@@ -154,4 +155,3 @@ def test_without_a_gate_no_call_passes_and_the_caller_is_told_in_the_usual_shape
     answer = call(front)
     assert (answer.status_code, answer.json()["error"]["errorCode"]) == (503, "500")
     assert front.api.asked == []
-    front.gate = Noted()  # for the fixture to close
