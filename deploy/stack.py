@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -63,6 +64,8 @@ class Stack:
         await self._start_servers()
         await self._prepare_database()
         specs = [spec for spec in SERVICES if is_installed(spec)]
+        for spec in specs:
+            self._write_environment(spec)
         await asyncio.gather(*(self._migrate(spec) for spec in specs if spec.schema))
         await self._supervisor.start([self._service(spec) for spec in specs], SERVICES_TIMEOUT_S)
         await self._supervisor.start([self._sample_api(), self._proxy()], SERVERS_TIMEOUT_S)
@@ -152,10 +155,19 @@ class Stack:
         except (asyncpg.PostgresError, OSError, TimeoutError) as error:
             raise StackError(f"PostgreSQL in {self.home.postgres} cannot be prepared: {error or type(error).__name__}") from None
 
+    def _write_environment(self, spec: ServiceSpec) -> None:
+        """Keep `run/<service>.env`, from which an operator's shell takes the settings for the service's own commands."""
+        lines = (f"{name}={shlex.quote(value)}\n" for name, value in self.operator_environment(spec).items())
+        write_private(self.home.run / f"{spec.name}.env", "".join(lines))
+
+    def operator_environment(self, spec: ServiceSpec) -> dict[str, str]:
+        """The service's settings, and the right to change its schema."""
+        owner = {"TOLLBOOK_POSTGRES_OWNER_DSN": self._dsn[spec.name].owner_dsn} if spec.schema else {}
+        return self.environment(spec) | owner
+
     async def _migrate(self, spec: ServiceSpec) -> None:
-        """Bring the service's schema up to date, with a process of its own as any operator would."""
-        environment = self.environment(spec) | {"TOLLBOOK_POSTGRES_OWNER_DSN": self._dsn[spec.name].owner_dsn}
-        done = await run_tool(spec, ["--migrate"], environment, MIGRATE_TIMEOUT_S)
+        """Bring the service's schema up to date, with a process of its own as any operator would, whom run/<name>.env is for."""
+        done = await run_tool(spec, ["--migrate"], self.operator_environment(spec), MIGRATE_TIMEOUT_S)
         if done.returncode != 0:
             raise StackError(
                 f"the schema of {spec.name} cannot be brought up to date: {postgres.last_error(done.stderr.splitlines())}"
