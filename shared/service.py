@@ -19,11 +19,11 @@ from faststream.middlewares import ExceptionMiddleware
 from faststream.nats import NatsBroker
 from faststream.nats.response import NatsResponse
 from faststream.nats.security import NatsNKey
-from faststream.specification import AsyncAPI
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry, make_asgi_app
 from pydantic import ValidationError
 
+from shared.asyncapi import ServiceDocument
 from shared.commands.base import ERROR_HEADER, Refusal, RefusedField, field_problems
 from shared.errors import InvalidInput, MalformedRequest, TollbookError
 from shared.http_head import DEFAULT_REFUSAL, BoundedHttpProtocol
@@ -59,6 +59,7 @@ class Service:
         self.settings = settings
         self.metrics = CollectorRegistry()
         self.broker = open_broker(name, settings)
+        self.document = ServiceDocument(f"Tollbook {name}", "1.0.0", description)
         self.resources = AsyncExitStack()
         self.failed: BaseException | None = None
         self.head_refusal = DEFAULT_REFUSAL
@@ -78,7 +79,7 @@ class Service:
                 ("/metrics", make_asgi_app(self.metrics)),
             ],
             asyncapi_path="/asyncapi",
-            specification=AsyncAPI(title=f"Tollbook {name}", version="1.0.0", description=description),
+            specification=self.document,
             logger=None,
             after_startup=[self._start],
             on_shutdown=[self._stop],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+import inspect
+from typing import Annotated, Final
 
-import msgspec
-from pydantic import Field, SecretStr, WithJsonSchema
+from pydantic import Field, SecretStr
 
 from services.gate.answers import HEADERS_TOO_LARGE, as_bytes, refusals
 from services.gate.commit import Committer
@@ -13,11 +13,14 @@ from services.gate.domain import Apps, Rules
 from services.gate.edge import Edge
 from services.gate.following import Follower
 from services.gate.metrics import Metrics
+from shared.asyncapi import ChannelDoc, MessageDoc, event_docs
 from shared.catalog import load_catalog
 from shared.clock import SystemClock
 from shared.credentials import read_pepper
 from shared.environments import reduce_web
-from shared.events.usage import RECORDS_SUBJECT, UsageBatch
+from shared.events.registry import CODEC as REGISTRY
+from shared.events.registry import SUBJECTS as REGISTRY_SUBJECTS
+from shared.events.usage import MSGPACK, RECORDS_SUBJECT, UsageBatch
 from shared.ids import new_id
 from shared.main import Program
 from shared.service import Service
@@ -71,7 +74,7 @@ def build(settings: GateSettings) -> Service:
     service.background("commits", committer.run)
     service.readiness("registry", follower.readiness)
     service.readiness("usage", committer.readiness)
-    _describe_usage(service)
+    service.document.channels += _channels()
     return service
 
 
@@ -80,17 +83,22 @@ async def _warm() -> None:
     reduce_web("https://example.com")
 
 
-def _describe_usage(service: Service) -> None:
-    """Have AsyncAPI show what the gate publishes. The committer sends it, in atomic batches, which FastStream does not know."""
-    _, components = msgspec.json.schema_components([UsageBatch])
-    batch = components["UsageBatch"]
-    batch["properties"]["records"]["items"] = components["UsageRecord"]
-    service.broker.publisher(
-        f"{RECORDS_SUBJECT}.{{partition}}",
-        title="UsageBatch",
-        description="Calls that passed, as msgpack. `partition` is FNV-1a of the publisher modulo TOLLBOOK_PARTITIONS.",
-        schema=Annotated[dict[str, Any], WithJsonSchema(batch)],
+def _channels() -> list[ChannelDoc]:
+    """What AsyncAPI shows beside the commands, of which the gate has none."""
+    batch = MessageDoc(
+        "UsageBatch", UsageBatch, inspect.getdoc(UsageBatch) or "", MSGPACK, {"Content-Type": MSGPACK}, ("Content-Type",)
     )
+    return [
+        ChannelDoc(
+            "UsageBatches",
+            f"{RECORDS_SUBJECT}.{{partition}}",
+            "send",
+            (batch,),
+            "Calls that passed.",
+            {"partition": "FNV-1a of the publisher modulo TOLLBOOK_PARTITIONS"},
+        ),
+        ChannelDoc("RegistryEvents", REGISTRY_SUBJECTS, "receive", event_docs(REGISTRY), "Read from the stream's first message."),
+    ]
 
 
 PROGRAM: Final = Program(NAME, GateSettings, build)

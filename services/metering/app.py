@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints
 from pydantic_settings import SettingsConfigDict
 
 import shared
+from services.metering.channels import channels
 from services.metering.dashboard import BUCKET
 from services.metering.directory import REGISTRY_CONSUMER, Directory
 from services.metering.ends import Ends
@@ -80,6 +81,7 @@ def build(settings: MeteringSettings) -> Service:
     service = Service(SERVICE, settings, "Usage counted exactly once, by application, service and civil window.")
     handlers = Handlers(catalog, Ends(subjects(settings.partitions), lambda: service.nc, SystemClock()), SystemClock())
     handlers.subscribe(service.broker)
+    service.document.channels += channels()
     service.readiness("queries", handlers.readiness)
 
     async def start() -> None:

@@ -13,6 +13,7 @@ from services.registry.domain import APPS_MAX_DEFAULT, Rules
 from services.registry.handlers import SERVICE, Database, Handlers
 from services.registry.projection import BUCKET, TABLES, project
 from services.registry.queries import kv_keys, kv_values
+from shared.asyncapi import ChannelDoc, event_docs
 from shared.catalog import load_catalog, load_terms
 from shared.clock import SystemClock
 from shared.credentials import read_pepper
@@ -69,6 +70,16 @@ def build(settings: RegistrySettings) -> Service:
     handlers = Handlers(rules, terms, vault, read_pepper(settings.pepper), clock)
     service = Service(SERVICE, settings, "Accounts' terms acceptance, applications, credentials and the catalog of services.")
     handlers.subscribe(service.broker)
+    service.document.channels += [
+        ChannelDoc(
+            message.name,
+            f"registry.events.{message.name}",
+            "send",
+            (message,),
+            "In the stream REGISTRY, where message N is event N of the log.",
+        )
+        for message in event_docs(CODEC)
+    ]
     service.readiness("commands", handlers.readiness)
 
     async def start() -> None:

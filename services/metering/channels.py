@@ -1,0 +1,55 @@
+"""What AsyncAPI shows of metering beside its queries: the subjects that its own consumer reads, and dead letters."""
+
+from __future__ import annotations
+
+import inspect
+
+from services.metering import deadletters
+from shared.asyncapi import ChannelDoc, MessageDoc, event_docs
+from shared.events.registry import CODEC as REGISTRY
+from shared.events.registry import SUBJECTS as REGISTRY_SUBJECTS
+from shared.events.usage import CLOUDEVENTS_SUBJECT, CODEC, JSON, MSGPACK, RECORDS_SUBJECT, UsageBatch
+
+_LETTER = {
+    "tollbook-why": "The reason, for programs",
+    "tollbook-reason": "The reason, for people",
+    "tollbook-stream": "Where the original is",
+    "tollbook-sequence": "Its sequence there",
+    "tollbook-subject": "Its subject",
+    "tollbook-recorded-at": "When the stream took it",
+    "tollbook-record": "Which record of a batch, from 0; absent: the whole message",
+    "tollbook-records": "How many records this letter is about",
+    "tollbook-left-out": "What did not fit",
+}
+
+
+def channels() -> list[ChannelDoc]:
+    """USAGE in its three forms, the registry's events, and DEADLETTER."""
+    text = inspect.getdoc(UsageBatch) or ""
+    batches = tuple(
+        MessageDoc(name, UsageBatch, text, media, {"Content-Type": f"Says the encoding: {media}"}, ("Content-Type",))
+        for name, media in (("UsageBatchMsgpack", MSGPACK), ("UsageBatchJson", JSON))
+    )
+    letter = MessageDoc(
+        "DeadLetter", None, "The original's bytes; its own headers are there as tollbook-original-<name>.",
+        "application/octet-stream", _LETTER, ("tollbook-why", "tollbook-reason", "tollbook-stream", "tollbook-sequence"),
+    )  # fmt: skip
+    return [
+        ChannelDoc(
+            "UsageBatches",
+            f"{RECORDS_SUBJECT}.{{partition}}",
+            "receive",
+            batches,
+            "Many calls as one message, from the gates and other publishers that count a lot. Stream USAGE.",
+            {"partition": "FNV-1a of the publisher modulo TOLLBOOK_PARTITIONS"},
+        ),
+        ChannelDoc(
+            "UsageEvents",
+            CLOUDEVENTS_SUBJECT,
+            "receive",
+            event_docs(CODEC),
+            "One call as a CloudEvent in NATS binary mode (as shown), or structured (application/cloudevents+json). USAGE.",
+        ),
+        ChannelDoc("RegistryEvents", REGISTRY_SUBJECTS, "receive", event_docs(REGISTRY), "Whose applications there are."),
+        ChannelDoc("DeadLetters", deadletters.SUBJECT, "send", (letter,), "What did not count, and why. Stream DEADLETTER."),
+    ]
