@@ -13,12 +13,12 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check bench clean
+.PHONY: help run test test-containers chaos check bench clean
 
 help: ## Tell what there is
 	@echo "Tollbook: sell APIs by the call."
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
 	@echo
 	@echo "Settings of 'make run' (environment): TOLLBOOK_HOME, TOLLBOOK_PROXY_PORT, ... see deploy/README.md"
 
@@ -27,6 +27,10 @@ run: $(VENV) ## Run everything on this machine until Ctrl-C, and print a call to
 
 test: $(VENV) ## Run all tests, against real servers
 	$(RUN)/pytest
+
+test-containers: $(VENV) ## Run the integration tests on NATS and PostgreSQL in containers (needs Docker)
+	$(RUN)/python -m tests.containers.images
+	TOLLBOOK_TEST_SERVERS=containers TESTCONTAINERS_RYUK_DISABLED=true $(RUN)/pytest $(or $(TESTS),tests/integration)
 
 chaos: $(VENV) ## Kill and stop everything in random order under load, then check that all of it held
 	$(RUN)/python -m tests.chaos
