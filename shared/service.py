@@ -29,6 +29,7 @@ from shared.errors import InvalidInput, MalformedRequest, TollbookError
 from shared.http_head import DEFAULT_REFUSAL, BoundedHttpProtocol
 from shared.readiness import Readiness, ReadinessCheck, ReadinessMetrics
 from shared.settings import ServiceSettings
+from shared.streams.elsewhere import Elsewhere
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Service:
         self._edge = edge
         self._checks: dict[str, ReadinessCheck] = {"nats": self._nats_readiness}
         self.metrics.register(ReadinessMetrics(self._checks))
-        self._background: dict[str, BackgroundTask] = {}
+        self._background: dict[str, BackgroundTask] = {"nats server": Elsewhere(lambda: self.nc).run}
         self._starters: list[Callable[[], Awaitable[None]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._server: uvicorn.Server | None = None

@@ -17,6 +17,8 @@ Connected: TypeAlias = Callable[[], Client]
 """Gives the service's one NATS connection; called each time, because it exists only after the start."""
 
 TIMEOUT_S: Final = 5.0
+TEMPORARY: Final = 503
+"""The class of refusals that say nothing about what was asked, only that JetStream cannot do it now."""
 STREAM_NOT_FOUND: Final = 10059
 MESSAGE_NOT_FOUND: Final = 10037
 CONSUMER_NOT_FOUND: Final = 10014
@@ -58,7 +60,11 @@ async def request(nc: Client, subject: str, data: bytes, timeout_s: float, heade
 
 
 async def api(nc: Client, method: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-    """Ask `$JS.API.<method>`; the decoded answer. Raises ApiError on a refusal, Unavailable when there is no answer."""
+    """Ask `$JS.API.<method>`; the decoded answer.
+
+    Raises ApiError on a refusal, Unavailable when there is no answer, or when it says that there can be none now: no leader yet,
+    no resources.
+    """
     if not nc.is_connected:
         raise Unavailable("NATS is not connected.")
     try:
@@ -66,8 +72,12 @@ async def api(nc: Client, method: str, body: Mapping[str, Any] | None = None, ti
     except NATS_FAILURES as error:
         raise Unavailable(f"JetStream does not answer ({type(error).__name__}).") from error
     decoded: dict[str, Any] = msgspec.json.decode(answer)
-    if "error" in decoded:
-        raise ApiError(method, decoded["error"].get("err_code", 0), decoded["error"].get("description", ""))
+    refusal = decoded.get("error")
+    if refusal is not None:
+        code, description = refusal.get("err_code", 0), refusal.get("description", "")
+        if refusal.get("code") == TEMPORARY:
+            raise Unavailable(f"JetStream cannot answer {method} now: {description} ({code}).")
+        raise ApiError(method, code, description)
     return decoded
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -17,9 +18,10 @@ from deploy.servers.roles import ServiceDsn
 from shared.commands.registry import AppIssued
 from shared.errors import Unavailable
 from shared.ids import new_id
+from shared.service import Service
 from shared.streams.declare import StreamState, stream_state
-from shared.streams.jetstream import api, stored_message
-from tests.support.cluster import Cluster, leader_of, running_cluster
+from shared.streams.jetstream import ApiError, api, stored_message
+from tests.support.cluster import Cluster, Node, leader_of, running_cluster
 from tests.support.gates import Gate, Issued, running_gate, until
 from tests.support.metering_process import PARTITIONS, MeteringProcess, eventually, used
 from tests.support.registry_process import PEPPER, Customer, RegistryProcess
@@ -66,16 +68,23 @@ class Load:
             await asyncio.sleep(0.05)
 
     async def goes_on(self) -> None:
-        """Calls pass at every gate, and commands are accepted."""
-        before = [len(gate.passed) for gate in self.gates], len(self.registered)
+        """Calls pass at every gate, commands are accepted, and what they caused comes into the stream."""
+        passed, registered = [len(gate.passed) for gate in self.gates], len(self.registered)
 
         async def more() -> bool:
             for task in self._tasks:
                 assert not task.done(), task.exception()
-            calls = all(len(gate.passed) >= count + 20 for gate, count in zip(self.gates, before[0], strict=True))
-            return calls and len(self.registered) >= before[1] + 3
+            calls = all(len(gate.passed) >= count + 200 for gate, count in zip(self.gates, passed, strict=True))
+            return calls and len(self.registered) >= registered + 10 and await self._relayed() >= registered + 10
 
         await until(more, f"calls to pass and commands to be accepted: {self.passed} passed, {self.refused} not", BACK_WITHIN_S)
+
+    async def _relayed(self) -> int:
+        try:
+            state = await stream_state(self._customer.nc, "REGISTRY")
+        except (Unavailable, ApiError):
+            return 0
+        return 0 if state is None else state.last
 
     async def stop(self) -> None:
         self._stopped.set()
@@ -95,22 +104,37 @@ class Stage:
         self._dsn = dsn
         self._open = AsyncExitStack()
 
-    async def load(self, *urls: str) -> Load:
-        """Calls at one gate for each of `urls`, and commands."""
+    async def gate(self, *nodes: Node) -> Gate:
+        """A gate that may connect to any of these, by default to all."""
+        url = ",".join(node.url for node in nodes) or self.cluster.url
+        gate = running_gate(url, pepper=PEPPER, partitions=PARTITIONS, nats_replicas=3, commit_timeout_s=1)
+        return await self._open.enter_async_context(gate)
+
+    def node_of(self, gate: Gate) -> Node:
+        """Where it is connected now."""
+        service: Service = gate.server.config.app  # type: ignore[assignment]
+        return next(
+            node for node in self.cluster.nodes if service.nc.connected_url and node.port == service.nc.connected_url.port
+        )
+
+    async def load(self, *gates: Gate) -> Load:
+        """Calls at the gates, and commands."""
         customer = await Customer(self.nc).opened()
         issued = await customer.register()
-        gates = [
-            await self._open.enter_async_context(
-                running_gate(url, pepper=PEPPER, partitions=PARTITIONS, nats_replicas=3, commit_timeout_s=1)
-            )
-            for url in urls
-        ]
         self.client_id = issued.client_id
+        for gate in gates:
+            await until(partial(passes, gate, as_caller(issued)), "the gate to know the application")
         load = Load(gates, as_caller(issued), customer)
         await load.goes_on()
         return load
 
+    async def go_through(self, *nodes: Node) -> None:
+        """Have the test itself connected to one of these."""
+        await self.nc.close()
+        self.nc = await connect_nats(",".join(node.url for node in nodes))
+
     async def close(self) -> None:
+        await self.nc.close()
         await self._open.aclose()
 
     async def account(self, load: Load) -> None:
@@ -139,6 +163,10 @@ class Stage:
             assert told == (event["position"], event["hash"].hex(), event["data"])
 
 
+async def passes(gate: Gate, issued: Issued) -> bool:
+    return (await gate.call(issued)).status_code == 200
+
+
 def as_caller(issued: AppIssued) -> Issued:
     return Issued(issued.client_id, issued.client_secret)
 
@@ -158,11 +186,10 @@ async def stage(tmp_path: Path, postgres: PostgresDatabase) -> AsyncIterator[Sta
             await stage.close()
             registry.kill()
             metering.kill()
-            await nc.close()
 
 
 async def test_the_node_that_leads_is_killed_and_comes_back(stage: Stage) -> None:
-    load = await stage.load(stage.cluster.url)
+    load = await stage.load(await stage.gate())
     for stream in ("USAGE", "REGISTRY"):
         leader = stage.cluster.node(await leader_of(stage.nc, stream))
         await asyncio.to_thread(leader.kill)
@@ -174,24 +201,42 @@ async def test_the_node_that_leads_is_killed_and_comes_back(stage: Stage) -> Non
 
 
 async def test_the_node_that_leads_is_cut_off_and_let_in_again(stage: Stage) -> None:
-    cluster = stage.cluster
-    leader = cluster.node(await leader_of(stage.nc, "USAGE"))
-    inside, outside = leader.url, ",".join(node.url for node in cluster.nodes if node is not leader)
-    load = await stage.load(outside, inside)
-    beyond, cut_off = load.gates
-    cluster.isolate(leader)
+    leader, others = await leader_and_others(stage)
+    await stage.go_through(*others)
+    beyond, cut_off = await stage.gate(*others), await stage.gate(leader)
+    load = await stage.load(beyond, cut_off)
+    stage.cluster.isolate(leader)
     await nothing_passes(cut_off)
     passed = len(beyond.passed)
 
     async def goes_on_beyond() -> bool:
-        return len(beyond.passed) > passed + 50
+        return len(beyond.passed) > passed + 200
 
     await until(goes_on_beyond, "calls to pass where two nodes are", BACK_WITHIN_S)
     assert "did not acknowledge" in await why_not_ready(cut_off)
-    cluster.heal()
+    stage.cluster.heal()
     await load.goes_on()
     await load.stop()
     await stage.account(load)
+
+
+async def test_whoever_is_connected_to_a_node_that_is_cut_off_goes_to_another(stage: Stage) -> None:
+    gate = await stage.gate()
+    node = stage.node_of(gate)
+    await stage.go_through(*(other for other in stage.cluster.nodes if other is not node))
+    load = await stage.load(gate)
+    stage.cluster.isolate(node)
+    await nothing_passes(gate)
+    await load.goes_on()
+    assert stage.node_of(gate) is not node
+    await load.stop()
+    await stage.account(load)
+
+
+async def leader_and_others(stage: Stage) -> tuple[Node, list[Node]]:
+    """The node that leads USAGE, and the two that do not."""
+    leader = stage.cluster.node(await leader_of(stage.nc, "USAGE"))
+    return leader, [node for node in stage.cluster.nodes if node is not leader]
 
 
 async def nothing_passes(gate: Gate) -> None:
