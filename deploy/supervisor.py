@@ -25,6 +25,8 @@ SILENT_MAX_S: Final = 30.0
 """A process that answered once and then not at all for this long is taken for hung, and killed."""
 STOP_GRACE_S: Final = 15.0
 KILL_GRACE_S: Final = 5.0
+NOT_READY_MAX_S: Final = 15.0
+"""At the start: a process that runs and has said for so long that it is not ready is told of, and not waited for any more."""
 ENDS_BEFORE_READY_MAX: Final = 3
 """At the first start: after so many ends without having been ready once, the reason is told and the stack gives up."""
 
@@ -69,6 +71,7 @@ class Watch:
     backoff: Backoff = field(default_factory=Backoff)
     child: Child | None = None
     ready_since: float | None = None
+    not_ready_since: float | None = None
     ends: int = 0
     stuck: bool = False
     was_ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -91,23 +94,31 @@ class Supervisor:
         return {watch.part.name: watch.child.pid for group in self._groups for watch in group if watch.child}
 
     async def start(self, parts: Sequence[Part], timeout_s: float) -> None:
-        """Start the parts side by side and wait until each has been ready once. Raises StackError naming the one that is not."""
+        """Start the parts side by side and wait until each has been ready once, or says by itself that it is not.
+
+        Raises StackError naming one that does neither.
+        """
         group = [Watch(part) for part in parts]
         self._groups.append(group)
         for watch in group:
             watch.task = asyncio.create_task(self._keep(watch), name=f"keep {watch.part.name}")
-        waits = [asyncio.create_task(watch.was_ready.wait()) for watch in group]
-        try:
-            await asyncio.wait(waits, timeout=timeout_s)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        deadline = self._clock.monotonic() + timeout_s
+        while self._clock.monotonic() < deadline and not all(self._settled(watch) for watch in group):  # noqa: ASYNC110
+            await asyncio.sleep(POLL_STARTING_S)
         for watch in group:
             if watch.gave_up is not None:
                 raise StackError(f"{watch.part.name} does not start: {watch.gave_up}")
             if not watch.was_ready.is_set():
                 reason = watch.part.reason(list(watch.child.last_lines) if watch.child else [])
+                if self._settled(watch):
+                    self._screen.say(f"{watch.part.name} is not ready, the others are not kept waiting: {reason}")
+                    continue
                 raise StackError(f"{watch.part.name} was not ready after {timeout_s:.0f} s: {reason}")
+
+    def _settled(self, watch: Watch) -> bool:
+        if watch.was_ready.is_set():
+            return True
+        return watch.not_ready_since is not None and self._clock.monotonic() - watch.not_ready_since > NOT_READY_MAX_S
 
     async def stop(self) -> None:
         """Stop everything, last started first. Whatever does not end in time is killed."""
@@ -145,7 +156,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             healthy_s = self._clock.monotonic() - watch.ready_since if watch.ready_since is not None else 0.0
-            watch.ready_since = None
+            watch.ready_since = watch.not_ready_since = None
             watch.ends += 1
             if not watch.was_ready.is_set() and watch.ends >= ENDS_BEFORE_READY_MAX:
                 watch.gave_up = ended
@@ -201,6 +212,10 @@ class Supervisor:
                 self._screen.say(f"{watch.part.name} cannot go on as it is: killed, to start anew")
                 child.kill()
                 return
+            if health is not Health.NOT_READY:
+                watch.not_ready_since = None
+            elif watch.not_ready_since is None:
+                watch.not_ready_since = now
             if health is Health.READY and watch.ready_since is None:
                 watch.ready_since = now
                 watch.was_ready.set()

@@ -170,3 +170,16 @@ def wait_for(condition: Callable[[], bool]) -> None:
     deadline = clock.monotonic() + 30
     while not condition():
         assert clock.monotonic() < deadline
+
+
+async def test_one_that_says_it_is_not_ready_does_not_keep_the_others_from_starting(
+    supervisor: Supervisor, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.supervisor.NOT_READY_MAX_S", 0.3)
+    refuses = Part(
+        Program("miller", (sys.executable, "-c", f"print('ERROR no grain', flush=True); {SLEEP}")), lambda: Health.NOT_READY
+    )
+    await supervisor.start([part("baker", SLEEP), refuses], 30)
+    assert "miller is not ready, the others are not kept waiting: ERROR no grain" in out.getvalue()
+    assert set(supervisor.pids()) == {"baker", "miller"}
+    await supervisor.stop()
