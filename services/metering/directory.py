@@ -23,13 +23,16 @@ APPS_MAX: Final = 200_000
 REGISTRY_WAIT_S: Final = 5.0
 REGISTRY_POLL_S: Final = 0.02
 
+# Always a row at least: `made` is another number when the table was emptied for a rebuild.
 _CHANGED: Final = """
-    SELECT client_id, account, zone, deleted_at, position FROM app JOIN account USING (account) WHERE position > $1
+    SELECT pg_relation_filenode('app') AS made, changed.* FROM (VALUES (1)) AS one LEFT JOIN (
+        SELECT client_id, account, zone, deleted_at, position FROM app JOIN account USING (account) WHERE position > $1
+    ) AS changed ON true
 """
 _SOME: Final = """
     SELECT client_id, account, zone, deleted_at, position FROM app JOIN account USING (account) WHERE client_id = ANY($1::text[])
 """
-_NEWEST: Final = "SELECT coalesce(max(position), 0) FROM app"
+_NEWEST: Final = "SELECT coalesce(max(position), 0) AS position, pg_relation_filenode('app') AS made FROM app"
 _CHECKPOINT: Final = "SELECT sequence FROM checkpoint WHERE consumer = $1 AND stream = $2 AND subject = ''"
 
 
@@ -41,16 +44,27 @@ class Directory:
         self._clock = clock
         self._apps: dict[str, App] = {}
         self._position: int | None = None
+        self._made = 0
 
     async def refresh(self, connection: Connection) -> None:
         """Bring what is remembered up to date. First in every transaction."""
         if self._position is None or len(self._apps) > APPS_MAX:
-            self._apps.clear()
-            self._position = await connection.fetchval(_NEWEST)
+            await self._begin(connection)
             return
         for row in await connection.fetch(_CHANGED, self._position):
-            self._apps[row["client_id"]] = _app(row)
-            self._position = max(self._position, row["position"])
+            if row["made"] != self._made:
+                await self._begin(connection)
+                return
+            if row["client_id"] is not None:
+                self._apps[row["client_id"]] = _app(row)
+                self._position = max(self._position, row["position"])
+
+    async def _begin(self, connection: Connection) -> None:
+        """Remember nothing."""
+        self._apps.clear()
+        row = await connection.fetchrow(_NEWEST)
+        assert row is not None, "an aggregate"
+        self._position, self._made = row["position"], row["made"]
 
     async def load(self, connection: Connection, client_ids: Iterable[str]) -> Mapping[str, App]:
         """A directory with those of the applications that exist.

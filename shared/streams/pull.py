@@ -144,7 +144,9 @@ class Puller:
             raise StreamRefused(
                 f"The stream {self.stream} ends at {state.last}, but {self.name} has read up to {self.last}. If it is being"
                 " written again from its log, this passes by itself. If not, NATS was restored from an older copy than this"
-                " database: restore the newer copy, or delete the stream so that its log writes it again."
+                " database: restore the newer copy. Or delete the stream: a log's stream is then written again from the log;"
+                " USAGE begins again above what was counted, and what was stored in it since the copy is given up."
+                " docs/reliability.md shows how."
             )
         if state.first > self.last + 1 and not state.may_begin_later:
             raise StreamRefused(
@@ -172,7 +174,7 @@ class Puller:
             raise StreamRefused(
                 f"The stream {self.stream} {what} at sequence {self.last}, where {self.name} stands (stream of {state.created})."
                 " Either NATS or a database was restored from another copy. Restore the two from the same moment, or rebuild"
-                " what was made from this stream (--rebuild)."
+                " what was made from this stream (--rebuild). docs/reliability.md shows how."
             )
 
 

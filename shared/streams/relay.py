@@ -158,8 +158,13 @@ class Relay:
         return StreamRefused(
             f"The stream {self.stream} ends at {state.last}, but the log of {self.service} ends at {head.position}: the database"
             " was restored from an older copy than NATS. Restore the newer copy of the database; or, if events"
-            f" {head.position + 1} to {state.last} are to be given up, delete the stream {self.stream} (it is written again from"
-            " the log) and rebuild every service that reads it."
+            f" {head.position + 1} to {state.last} are to be given up, {self._begin_again()}"
+        )
+
+    def _begin_again(self) -> str:
+        return (
+            f"delete the stream {self.stream} and the KV buckets of {self.service} (all of them are written again), then rebuild"
+            " every service that reads the stream (--rebuild). docs/reliability.md shows how."
         )
 
     async def _compare(self, connection: Connection, position: int) -> None:
@@ -173,8 +178,7 @@ class Relay:
             raise StreamRefused(
                 f"Message {position} of the stream {self.stream} is not event {position} of the {self.service} log: the"
                 " database was restored from an older copy than NATS and has gone on since. Restore the database that belongs"
-                f" to the stream; or, if this database is the right one, delete the stream {self.stream} (it is written again"
-                " from the log) and rebuild every service that reads it."
+                f" to the stream; or, if this database is the right one, {self._begin_again()}"
             )
 
     async def _begin_anew(self, connection: Connection) -> StreamState:

@@ -148,6 +148,37 @@ async def test_a_lost_usage_stream_is_made_again_and_what_was_counted_stays(
     assert await used(nc, A) == 6
 
 
+async def test_a_rebuild_follows_a_registry_that_has_another_history_now(
+    nc: Client, worker: MeteringProcess, meter: Meter, schema: ServiceDsn
+) -> None:
+    await meter.count(UsageRecord(A, "csr", now_us(), 2))
+    await meter.count(UsageRecord(B, "csr", now_us(), 1))
+    await eventually(lambda: used(nc, A), 2)
+    await eventually(lambda: used(nc, B), 1)
+    await delete_stream(nc, "REGISTRY")
+    other = RegistryFeed(nc)
+    await other.open_account()
+    await other.register(A)
+
+    async def refuses() -> bool:
+        part = (await worker.readiness())["parts"]["registry"]
+        return not part["ready"] and "restored from an older copy" in part["detail"]
+
+    await eventually(refuses, True)
+    done = worker.run("--rebuild")
+    assert done.returncode == 0, done.stderr
+    assert b"read again from 2 events" in done.stdout
+    assert await rows(schema, "SELECT client_id FROM app") == [(A,)]
+    await eventually(lambda: used(nc, A), 2)
+    await meter.count(UsageRecord(B, "csr", now_us(), 1))
+
+    async def rejected() -> list[str]:
+        return [headers["tollbook-why"] for headers, _ in await dead_letters(nc)]
+
+    await eventually(rejected, ["unknown_application"] * 2)
+    await eventually(refuses, False)
+
+
 async def test_a_usage_stream_that_is_older_than_what_was_counted_is_refused(
     nc: Client, worker: MeteringProcess, meter: Meter
 ) -> None:
