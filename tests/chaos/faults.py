@@ -80,6 +80,7 @@ class Hurting:
     async def run(self, planned: Sequence[Fault]) -> None:
         """All of it, then nothing stands still any more."""
         for number, fault in enumerate(planned, 1):
+            self._pace.next(fault.after_s)
             await asyncio.sleep(fault.after_s)
             record = await self._processes.wait_for(fault.target)
             self._say(f"fault {number}/{len(planned)}: {fault}")
@@ -89,9 +90,8 @@ class Hurting:
             else:
                 send(record, signal.SIGSTOP)
                 self._paused.append(asyncio.create_task(_continue(record, fault.pause_s)))
-            await self._pace.move()
         await asyncio.gather(*self._paused)
-        await self._pace.end()
+        self._pace.end()
 
 
 async def _continue(record: Record, after_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
@@ -10,6 +11,7 @@ from typing import Final, Literal
 TARGETS: Final = ("nats", "postgres", "registry", "metering", "gate", "console", "caddy")
 PAUSE_S: Final = (0.2, 4.0)
 GAP_S: Final = (0.3, 2.5)
+LOOK_S: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -63,26 +65,27 @@ def schedule(seed: int, faults: int) -> list[Fault]:
 
 
 class Pace:
-    """Spreads the load over the faults: what is to be done flows as far as the faults have come, and all of it in the end."""
+    """Spreads the load evenly over the faults: what is to be done flows as far as they have come, and all of it in the end."""
 
     def __init__(self, faults: int) -> None:
         self._step = 1 / (faults + 1)
-        self._share = self._step
-        self._moved = asyncio.Condition()
+        self._share = 0.0
+        self._over_s = GAP_S[1]
+        self._began = time.monotonic()
 
     async def turn(self, share: float) -> None:
         """Wait until the part of the load that is at `share` of the whole (0 to 1) may flow."""
-        async with self._moved:
-            await self._moved.wait_for(lambda: share <= self._share)
+        while share > self._allowed():  # noqa: ASYNC110 - time moves it too
+            await asyncio.sleep(LOOK_S)
 
-    async def move(self) -> None:
-        """One more fault was done."""
-        async with self._moved:
-            self._share = min(1.0, self._share + self._step)
-            self._moved.notify_all()
+    def next(self, over_s: float) -> None:
+        """The next fault comes in so many seconds: until then its share of the load flows."""
+        self._share = min(1.0, self._share + self._step)
+        self._over_s, self._began = over_s, time.monotonic()
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """No more faults: whatever is left may flow."""
-        async with self._moved:
-            self._share = 1.0
-            self._moved.notify_all()
+        self._share = 1.0
+
+    def _allowed(self) -> float:
+        return self._share + self._step * min(1.0, (time.monotonic() - self._began) / self._over_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,11 +13,9 @@ from typing import Final
 
 from nats.aio.client import Client
 
-from deploy.servers.roles import with_user
 from services.registry.queries import kv_keys, kv_values
 from shared.streams.jetstream import api, stored_message
 from tests.chaos.checks import Database
-from tests.chaos.faults import Processes
 from tests.support.stack import ROOT
 
 TABLES: Final = {
@@ -51,18 +50,13 @@ def differences(service: str, before: Sequence[Sequence[str]], after: Sequence[S
     return found
 
 
-async def rebuild(processes: Processes, home: Path, service: str) -> str:
-    """Run `python -m services.<service> --rebuild` as an operator does, with the service's settings and the owner's address."""
-    done = await asyncio.to_thread(_run, operator_settings(processes.settings(service), home, service), service)
+async def rebuild(home: Path, service: str) -> str:
+    """Run `python -m services.<service> --rebuild` as an operator does, with the settings that the stack keeps for that."""
+    lines = (home / "run" / f"{service}.env").read_text("utf-8").splitlines()
+    settings = dict(shlex.split(line)[0].split("=", 1) for line in lines)
+    done = await asyncio.to_thread(_run, settings, service)
     assert done.returncode == 0, f"{service} --rebuild: {done.stderr[-2000:]}"
     return done.stdout.strip()
-
-
-def operator_settings(settings: dict[str, str], home: Path, service: str) -> dict[str, str]:
-    """The service's settings with the address of its schema's owner besides."""
-    password = (home / "secrets" / f"postgres-{service}-owner").read_text().strip()
-    owner = with_user(settings["TOLLBOOK_POSTGRES_DSN"], f"{service}_owner", password)
-    return settings | {"TOLLBOOK_POSTGRES_OWNER_DSN": owner}
 
 
 def _run(settings: dict[str, str], service: str) -> subprocess.CompletedProcess[str]:

@@ -113,7 +113,8 @@ class Run:
             await quiet.until("all was counted", partial(quiet.all_counted, database, operator))
             report.figures["seconds until quiet"] = round(time.monotonic() - began, 1)
             callers.settle()
-            self._summarise(customers)
+            counted = await database.fetchval("SELECT coalesce(sum(calls), 0)::bigint FROM metering.counter WHERE period = 'd'")
+            self._summarise(customers, counted)
             report.violations += await checks.usage(database, self._ledger)
             report.violations += await checks.dead_letters(operator)
             report.violations += await checks.commands(database, customers.sent, customers.apps)
@@ -130,16 +131,17 @@ class Run:
         for service in rebuilds.TABLES:
             self._say(f"rebuilding {service}")
             before = await rebuilds.rows(database, service)
-            await rebuilds.rebuild(self._processes, self.stack.home, service)
+            await rebuilds.rebuild(self.stack.home, service)
             await quiet.until(f"{service} was rebuilt", partial(quiet.all_counted, database, operator))
             found += rebuilds.differences(service, before, await rebuilds.rows(database, service))
         await quiet.until("all was ready", partial(quiet.all_ready, self._processes))
         found += await rebuilds.bucket_of_apps(database, operator)
         return found
 
-    def _summarise(self, customers: Customers) -> None:
+    def _summarise(self, customers: Customers, counted: int) -> None:
         usage = self._ledger.usage.values()
         self.report.figures["records acknowledged"] = sum(one.calls for one in usage)
         self.report.figures["calls that may be counted besides"] = sum(one.maybe for one in usage)
+        self.report.figures["calls that were"] = counted - self.report.figures["records acknowledged"]
         for outcome in ("accepted", "refused", "abandoned"):
             self.report.figures[f"commands {outcome}"] = sum(sent.outcome == outcome for sent in customers.sent)
