@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,8 @@ import httpx
 import pytest
 
 from deploy.servers.program import Program, free_port
-from tests.support.proxies import PROXIES, Front, running_proxy
+from tests.support.pages import block
+from tests.support.proxies import CERTIFICATE, PROXIES, Front, running_proxy
 from tests.support.servers import ServerProcess
 from tests.support.stack import ROOT, Customer, StackProcess
 
@@ -213,6 +215,18 @@ async def test_refusals_are_the_gates_own_and_cost_nothing(front: Front, owner: 
             assert answer.status_code == 401
         assert (await caller.get("/nothing/here")).status_code == 404
     await wait_used(owner, new_key, 0)
+
+
+def test_the_page_shows_what_happens(front: Front, new_key: Key) -> None:
+    told = {
+        "PROXY": front.url,
+        "CA": str(front.folder / CERTIFICATE),
+        "CLIENT_ID": new_key.client_id,
+        "CLIENT_SECRET": new_key.secret,
+    }
+    page = "put-a-proxy-in-front.md"
+    done = subprocess.run(["bash", "-euc", block(page, "sh")], env=os.environ | told, capture_output=True, text=True, timeout=30)
+    assert done.stdout == block(page, "text"), done.stderr
 
 
 async def test_no_proxy_writes_a_secret_down(front: Front, key: Key) -> None:
