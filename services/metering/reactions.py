@@ -28,18 +28,28 @@ from shared.streams.message import Message
 
 _OPEN_ACCOUNT: Final = "INSERT INTO account (account, zone) VALUES ($1, $2)"
 _REGISTER: Final = """
-    INSERT INTO app (client_id, account, services, registered_at, position) VALUES ($1, $2, $3, $4, $5)
+    INSERT INTO app (client_id, account, services, registered_at, position)
+    SELECT client_id, account, services::text[], at, position
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[])
+        AS n(client_id, account, services, at, position)
 """
-_EDIT: Final = "UPDATE app SET services = $2, position = $3 WHERE client_id = $1"
-_DELETE: Final = "UPDATE app SET deleted_at = $2, position = $3 WHERE client_id = $1"
+_EDIT: Final = """
+    UPDATE app SET services = n.services::text[], position = n.position
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n(client_id, services, position) WHERE app.client_id = n.client_id
+"""
+_DELETE: Final = """
+    UPDATE app SET deleted_at = n.at, position = n.position
+    FROM unnest($1::text[], $2::timestamptz[], $3::bigint[]) AS n(client_id, at, position) WHERE app.client_id = n.client_id
+"""
 _MARK_APP: Final = """
     INSERT INTO kv_dirty (bucket, key)
-    SELECT DISTINCT $2::text, a.account || '.' || a.client_id || '.' || s.service
-    FROM app AS a, LATERAL (
-        SELECT unnest(a.services) UNION SELECT service FROM counter WHERE client_id = a.client_id) AS s(service)
-    WHERE a.client_id = $1 ORDER BY 2
+    SELECT DISTINCT n.bucket, a.account || '.' || a.client_id || '.' || s.service
+    FROM unnest($1::text[], $2::text[]) AS n(client_id, bucket) JOIN app AS a USING (client_id), LATERAL (
+        SELECT unnest(a.services) UNION SELECT service FROM counter WHERE counter.client_id = a.client_id) AS s(service)
+    ORDER BY 1, 2
     ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
 """
+# All but the first take arrays: many applications at once (see Change).
 
 
 class Unreadable(Exception):
@@ -70,24 +80,26 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
             return [Change(_OPEN_ACCOUNT, (event.account, event.zone))]
         case AppRegistered():
             row = (event.client_id, event.account, _ids(event.services), recorded_at, position)
-            return [Change(_REGISTER, row), _mark_all_of(event.client_id)]
+            return [Change(_REGISTER, row, event.client_id), _mark_all_of(event.client_id)]
         case AppEdited():
             return [
                 _mark_all_of(event.client_id),  # those that are deselected with it
-                Change(_EDIT, (event.client_id, _ids(event.services), position)),
+                Change(_EDIT, (event.client_id, _ids(event.services), position), event.client_id),
                 _mark_all_of(event.client_id),
             ]
         case AppDeleted():
-            return [Change(_DELETE, (event.client_id, recorded_at, position)), _mark_all_of(event.client_id)]
+            deleted = Change(_DELETE, (event.client_id, recorded_at, position), event.client_id)
+            return [deleted, _mark_all_of(event.client_id)]
         case TermsAccepted() | SecretReissued() | SecretRevoked() | ServiceActivated():
             return []
         case _:
             assert_never(event)
 
 
-def _ids(services: tuple[SelectedService, ...]) -> list[str]:
-    return [selected.service for selected in services]
+def _ids(services: tuple[SelectedService, ...]) -> str:
+    """As the text of an array, because an array of arrays would be taken apart. Ids have no character to escape in quotes."""
+    return "{" + ",".join([f'"{selected.service}"' for selected in services]) + "}"
 
 
 def _mark_all_of(client_id: str) -> Change:
-    return Change(_MARK_APP, (client_id, BUCKET))
+    return Change(_MARK_APP, (client_id, BUCKET), client_id)

@@ -299,8 +299,7 @@ class Handlers:
 
     def _account_facts(self, command: Command) -> Callable[[Connection], Awaitable[domain.AccountFacts]]:
         async def facts(connection: Connection) -> domain.AccountFacts:
-            account = await queries.find_account(connection, command.account, self._rules.terms_version)
-            apps = await queries.count_apps(connection, command.account)
+            account, apps = await queries.account_and_apps(connection, command.account, self._rules.terms_version)
             return domain.AccountFacts(self._clock.now(), account, apps)
 
         return facts

@@ -135,8 +135,9 @@ class Transactor(Generic[E]):
     ) -> R:
         """Decide `command` on `stream` and return its reply, which is the first one if the command was done before.
 
-        `facts` reads what else the decision needs, in the same transaction. Raises what `decide` raises; CommandReused when the
-        id was used for something else; Unavailable when the database does not answer or too many commands wait.
+        `facts` reads what else the decision needs of the command's account, and of no other, in the same transaction. Raises what
+        `decide` raises; CommandReused when the id was used for something else; Unavailable when the database does not answer or
+        too many commands wait.
         """
         if len(self._waiting) >= WAITING_MAX:
             raise Unavailable("Too many commands are waiting. Trying again in a moment is safe.")
@@ -230,11 +231,15 @@ class Transactor(Generic[E]):
         history = await self._log.read_streams(connection, [pending.stream for pending in fresh])
         events = {stream: [self._log.decode(recorded) for recorded in found] for stream, found in history.items()}
         changes: list[Change] = []
+        undone: set[str] = set()
         kept: list[tuple[object, ...]] = []
+        sealed: dict[str, bytes] = {}
+        shredded: set[str] = set()
         for pending in fresh:
-            if pending.facts is not no_facts:  # they must show what was decided before in this batch
-                await apply(connection, changes)
+            if pending.facts is not no_facts and pending.command.account in undone:
+                await apply(connection, changes)  # facts must show what was decided for the account before in this batch
                 changes.clear()
+                undone.clear()
             facts = await pending.facts(connection)
             past = events[pending.stream]
             try:
@@ -250,16 +255,19 @@ class Transactor(Generic[E]):
             past.extend(decision.events)
             for row, event in zip(recorded, decision.events, strict=True):
                 changes.extend(self._project(row, event))
-            for id_, secret in decision.seal.items():
-                await self._vault.put(connection, id_, secret)
-            for id_ in decision.shred:
-                await self._vault.shred(connection, id_)
+            undone.add(pending.command.account)
+            sealed |= decision.seal
+            shredded |= set(decision.shred)
             kept.append(self._kept(pending, decision))
             outcome.replies.append((pending, decision.reply))
         await self._log.write(connection, outcome.appended)
         await apply(connection, changes)
+        if sealed:
+            await self._vault.put_all(connection, sealed)
         if kept:
             await connection.execute(_KEEP_COMMANDS, *(list(column) for column in zip(*kept, strict=True)))
+        for id_ in sorted(shredded):  # after the replies are kept: it forgets one of this very batch too
+            await self._vault.shred(connection, id_)
         return outcome
 
     async def _answer_repeated(self, connection: Connection, batch: Sequence[_Pending], outcome: _Outcome) -> list[_Pending]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -50,7 +51,14 @@ class Vault:
 
     async def put(self, connection: Connection, id_: str, plaintext: bytes) -> None:
         """Keep `plaintext` under `id_`, which must be new."""
-        await connection.execute("INSERT INTO vault (id, sealed) VALUES ($1, $2)", id_, self.seal(f"vault:{id_}", plaintext))
+        await self.put_all(connection, {id_: plaintext})
+
+    async def put_all(self, connection: Connection, plaintexts: Mapping[str, bytes]) -> None:
+        """Keep each plaintext under its id; the ids must be new."""
+        sealed = [self.seal(f"vault:{id_}", plaintext) for id_, plaintext in plaintexts.items()]
+        await connection.execute(
+            "INSERT INTO vault (id, sealed) SELECT * FROM unnest($1::text[], $2::bytea[])", list(plaintexts), sealed
+        )
 
     async def get(self, connection: Connection, id_: str) -> bytes:
         """What is kept under `id_`. Raises NotFound when it was shredded or never kept."""

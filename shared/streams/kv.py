@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 KEYS_MAX: Final = 500
 CHECK_S: Final = 1.0
+PAUSE_SHARE: Final = 0.2
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
@@ -35,7 +36,7 @@ _MARK_ALL: Final = """
     ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
 """
 _LATEST: Final = "SELECT max(token) FROM kv_dirty WHERE bucket = $1"
-_DIRTY: Final = "SELECT key, token FROM kv_dirty WHERE bucket = $1 AND token <= $2 ORDER BY token LIMIT $3"
+_DIRTY: Final = "SELECT key, token FROM kv_dirty WHERE bucket = $1 AND token > $2 AND token <= $3 ORDER BY token LIMIT $4"
 # A row that is locked is being marked again just now: it must stay anyway.
 _CLEAN: Final = """
     DELETE FROM kv_dirty WHERE (bucket, key) IN (
@@ -100,6 +101,7 @@ class KvProjection:
         backoff_s = BACKOFF_MIN_S
         checked_at = -CHECK_S
         while True:
+            began = self._clock.monotonic()
             try:
                 self._woken.clear()
                 if self._clock.monotonic() - checked_at >= CHECK_S:
@@ -114,7 +116,9 @@ class KvProjection:
                 backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
                 continue
             if wrote:
-                await asyncio.sleep(self._interval_s)
+                # From one beginning to the next, so that a long write is not waited for twice; but never without a pause.
+                left_s = self._interval_s - (self._clock.monotonic() - began)
+                await asyncio.sleep(max(left_s, self._interval_s * PAUSE_SHARE))
             else:
                 await self._wait()
 
@@ -150,10 +154,10 @@ class KvProjection:
         """Write every key that is marked now; how many keys that were. Keys marked meanwhile wait for the next time."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             latest = await connection.fetchval(_LATEST, self.bucket)
-        wrote = 0
+        wrote = done = 0
         while latest is not None:
             last_sequence = await self._declare()
-            dirty = await self._read(latest)
+            dirty = await self._read(done, latest)
             if not dirty.tokens:
                 break
             outgoing = [self._outgoing(key, dirty.values.get(key)) for key in dirty.tokens]
@@ -164,20 +168,17 @@ class KvProjection:
                 continue  # another writer was faster: its values may be newer than these
             written = list(dirty.tokens.items())[: len(batch)]
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-                cleaned = await connection.execute(
-                    _CLEAN, self.bucket, [key for key, _ in written], [token for _, token in written]
-                )
+                await connection.execute(_CLEAN, self.bucket, [key for key, _ in written], [token for _, token in written])
             wrote += len(batch)
-            if cleaned != f"DELETE {len(batch)}":
-                break  # some were marked again: they have their turn after the interval
+            done = written[-1][1]  # what was marked again meanwhile has its turn after the interval
         return wrote
 
-    async def _read(self, latest: int) -> Dirty:
+    async def _read(self, done: int, latest: int) -> Dirty:
         async with (
             self._pool.acquire(timeout=ACQUIRE_S) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            tokens = {row["key"]: row["token"] for row in await connection.fetch(_DIRTY, self.bucket, latest, KEYS_MAX)}
+            tokens = {row["key"]: row["token"] for row in await connection.fetch(_DIRTY, self.bucket, done, latest, KEYS_MAX)}
             values = await self._read_values(connection, list(tokens)) if tokens else {}
         return Dirty(tokens, values)
 

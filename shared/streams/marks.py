@@ -9,7 +9,7 @@ from shared.eventlog.changes import Change
 
 _KEY: Final = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
 _MARK: Final = """
-    INSERT INTO kv_dirty (bucket, key) VALUES ($1, $2)
+    INSERT INTO kv_dirty (bucket, key) SELECT * FROM unnest($1::text[], $2::text[]) ORDER BY 1, 2
     ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
 """
 
@@ -18,4 +18,4 @@ def mark_dirty(bucket: str, key: str) -> Change:
     """The change that has `key` of `bucket` written again; goes with the changes of the rows, in the same transaction."""
     if not _KEY.fullmatch(key):
         raise ValueError(f"{key!r} cannot be the key of a KV bucket")
-    return Change(_MARK, (bucket, key))
+    return Change(_MARK, (bucket, key), key)

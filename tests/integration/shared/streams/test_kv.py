@@ -13,7 +13,7 @@ from shared.clock import SystemClock
 from shared.eventlog.changes import Change, apply
 from shared.postgres import Connection, Pool
 from shared.streams.declare import delete_stream
-from shared.streams.kv import KvProjection
+from shared.streams.kv import KEYS_MAX, KvProjection
 from shared.streams.marks import mark_dirty
 from tests.support.crashes import Tripwire, TripwireClient, TripwirePool, killed, until
 
@@ -87,6 +87,25 @@ async def stage(pool: Pool, nc: Client) -> AsyncIterator[Stage]:
     yield stage
     for task in stage.tasks:
         await killed(task)
+
+
+async def test_keys_that_change_all_the_time_do_not_hold_up_the_others(pool: Pool, nc: Client) -> None:
+    """What is marked again while a batch is written has its turn later; the rest of what was marked is written now."""
+    stage = Stage(pool, nc)
+    items = {f"acme.{number:04}": str(number) for number in range(KEYS_MAX + 100)}
+    await stage.put(items)
+    read: list[int] = []
+
+    async def busy_values(connection: Connection, asked: list[str]) -> Mapping[str, bytes | None]:
+        read.append(len(asked))
+        await stage.put({asked[0]: f"{len(read)} again"})
+        return await values(connection, asked)
+
+    projection = KvProjection("items", pool, lambda: nc, busy_values, SystemClock(), all_keys=keys)
+    await projection.write_dirty()  # makes the bucket, for which everything is marked anew
+    assert await projection.write_dirty() == len(items)
+    assert read == [KEYS_MAX, 100]
+    assert (await stage.bucket()).keys() == items.keys()
 
 
 async def test_a_watcher_gets_the_state_and_then_each_change(stage: Stage) -> None:
