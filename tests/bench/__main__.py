@@ -1,4 +1,4 @@
-"""`python -m tests.bench [NAME ...]`: run benchmarks, print the table, write bench-results.json, and, of all, docs/benchmarks.md."""
+"""`python -m tests.bench [NAME ...]`: run benchmarks, print the table, write bench-results.json; after all, the docs too."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from typing import Final
 from nats.aio.client import Client
 
 from deploy.servers.roles import ServiceDsn
-from tests.bench.examples import ACCOUNT, PEPPER
+from shared.ids import new_id
+from tests.bench.examples import PEPPER
 from tests.bench.measure import Aim, Row, interleaved, row
 from tests.bench.place import Place, ServiceProcess
 from tests.bench.replay import peer
@@ -29,24 +30,26 @@ def registry_settings(place: Place, dsn: ServiceDsn) -> dict[str, object]:
         "TERMS": "deploy/terms.yaml",
         "PEPPER": PEPPER,
         "VAULT_KEY": VAULT_KEY,
-        "APPS_MAX": 1_000_000,
     }
 
 
 async def registered(nc: Client) -> float:
-    """Register applications for SECONDS, AT_ONCE of them at a time: commands a second, each answered after its commit."""
-    customer = Customer(nc, ACCOUNT)
+    """Register applications for SECONDS, AT_ONCE of them at a time: commands a second, each answered after its commit.
+
+    Each of those who ask has an account of its own, as customers have.
+    """
+    customers = [await Customer(nc, f"a{new_id()}").opened() for _ in range(AT_ONCE)]
     began = time.perf_counter()
     until = began + SECONDS
     done = 0
 
-    async def work() -> None:
+    async def work(customer: Customer) -> None:
         nonlocal done
         while time.perf_counter() < until:
             await customer.register()
             done += 1
 
-    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    await asyncio.gather(*map(work, customers))
     return done / (time.perf_counter() - began)
 
 
@@ -58,7 +61,6 @@ async def measure(place: Place) -> list[Row]:
         process = ServiceProcess("services.registry", place.folder, registry_settings(place, dsn))
         try:
             await process.ready()
-            await Customer(nc, ACCOUNT).opened()
 
             async def saved(threads: int) -> float:
                 return float((await peer(peers_own, "save", PEER_SECONDS, threads))["per_second"])
