@@ -14,6 +14,7 @@ from nats.aio.subscription import Subscription
 from nats.js.api import Header
 
 from shared.errors import TollbookError, Unavailable
+from shared.events.usage import STREAM as USAGE
 from shared.ids import new_id
 from shared.streams.buffer import HEADER_BYTES, Buffer
 from shared.streams.declare import StreamState, stream_state
@@ -142,11 +143,7 @@ class Puller:
             raise Ended(f"The stream {self.stream} does not exist yet.")
         if state.last < self.last:
             raise StreamRefused(
-                f"The stream {self.stream} ends at {state.last}, but {self.name} has read up to {self.last}. If it is being"
-                " written again from its log, this passes by itself. If not, NATS was restored from an older copy than this"
-                " database: restore the newer copy. Or delete the stream: a log's stream is then written again from the log;"
-                " USAGE begins again above what was counted, and what was stored in it since the copy is given up."
-                " docs/reliability.md shows how."
+                f"The stream {self.stream} ends at {state.last}, but {self.name} has read up to {self.last}. {self._way_out()}"
             )
         if state.first > self.last + 1 and not state.may_begin_later:
             raise StreamRefused(
@@ -156,6 +153,19 @@ class Puller:
         expected = self.expected_hash()
         if self.last >= max(1, state.first) and expected:
             await self._verify_hash(nc, state, expected)
+
+    def _way_out(self) -> str:
+        if self.stream == USAGE:
+            return (
+                "NATS was restored from an older copy than this database: restore the newer copy. Or delete the stream: USAGE"
+                " then begins again above what was counted, and what was stored in it since the copy is given up."
+                " docs/reliability.md shows how."
+            )
+        return (
+            "If it is being written again from its log, this passes by itself. If not, NATS was restored from an older copy than"
+            " this database: restore the newer copy; or, if events were given up, rebuild what was made from this stream"
+            " (--rebuild). docs/reliability.md shows how."
+        )
 
     async def _verify_hash(self, nc: Client, state: StreamState, expected: bytes) -> None:
         try:
