@@ -1,4 +1,5 @@
-"""A bound on the head of a request. uvicorn with httptools has none: it would collect headers for as long as they come."""
+"""A bound on the head of a request: uvicorn with httptools would collect headers for as long as they come. And the service's own
+words for what is not HTTP at all."""
 
 from __future__ import annotations
 
@@ -14,8 +15,12 @@ LINGER_S: Final = 1.0
 DEFAULT_REFUSAL: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
+DEFAULT_NOT_HTTP: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose heads end within HEAD_BYTES_MAX. `config.app.head_refusal` is the whole answer to one that does not."""
+    """HTTP/1.1 whose heads end within HEAD_BYTES_MAX. `config.app.head_refusal` is the whole answer to one that does not, and
+    `config.app.not_http_refusal` to what cannot be read as HTTP."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,6 +39,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Not worth a log line: any caller may ask for an upgrade, and is answered as if it had not."""
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own text, for everybody the same
+        self.transport.write(getattr(self.config.app, "not_http_refusal", DEFAULT_NOT_HTTP))
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:

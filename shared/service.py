@@ -26,9 +26,10 @@ from pydantic import ValidationError
 from shared.asyncapi import ServiceDocument
 from shared.commands.base import ERROR_HEADER, Refusal, RefusedField, field_problems
 from shared.errors import InvalidInput, MalformedRequest, TollbookError
-from shared.http_head import DEFAULT_REFUSAL, BoundedHttpProtocol
+from shared.http_head import DEFAULT_NOT_HTTP, DEFAULT_REFUSAL, BoundedHttpProtocol
 from shared.readiness import Readiness, ReadinessCheck, ReadinessMetrics
 from shared.settings import ServiceSettings
+from shared.streams.headers import read_headers_quickly
 from shared.streams.elsewhere import Elsewhere
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Service:
         self.resources = AsyncExitStack()
         self.failed: BaseException | None = None
         self.head_refusal = DEFAULT_REFUSAL
+        self.not_http_refusal = DEFAULT_NOT_HTTP
         self._edge = edge
         self._checks: dict[str, ReadinessCheck] = {"nats": self._nats_readiness}
         self.metrics.register(ReadinessMetrics(self._checks))
@@ -137,6 +139,7 @@ class Service:
         return self._server
 
     async def _start(self) -> None:
+        read_headers_quickly(self.nc)
         for start in self._starters:
             await start()
         for name, task in self._background.items():

@@ -14,7 +14,7 @@ from services.console.commands import IssueToken, RevokeToken, TokenKept
 from services.console.http.api import make_edge
 from services.console.http.request import Services
 from services.console.mirrors import Mirrors
-from services.console.problems import head_refusal
+from services.console.problems import head_refusal, not_http_refusal
 from services.console.settings import ConsoleSettings
 from services.console.tokens import Authenticator
 from shared.clock import SystemClock
@@ -42,6 +42,7 @@ def build(settings: ConsoleSettings) -> Service:
     edge = _Edge()
     service = Service(NAME, settings, DESCRIPTION, edge)
     service.head_refusal = head_refusal()
+    service.not_http_refusal = not_http_refusal()
     edge.inner = make_edge(settings, authenticator, Services(lambda: service.nc), service.metrics)
 
     async def open_database() -> None:

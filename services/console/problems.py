@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import asyncpg
@@ -98,9 +99,18 @@ def of_database(error: Exception) -> TollbookError:
 
 def head_refusal() -> bytes:
     """The whole answer, as it goes over the wire, to a request whose headers do not end."""
-    body = msgspec.json.encode(problem_document(HeadTooLarge("The request line and headers are too long.")))
-    head = f"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\n"
-    return f"{head}cache-control: no-store\r\nconnection: close\r\n\r\n".encode() + body
+    return _as_bytes(HeadTooLarge("The request line and headers are too long."))
+
+
+def not_http_refusal() -> bytes:
+    """The whole answer, as it goes over the wire, to what cannot be read as HTTP."""
+    return _as_bytes(MalformedRequest("This is not a request of HTTP/1.1: a character where none may be, or a wrong length."))
+
+
+def _as_bytes(error: TollbookError) -> bytes:
+    body = msgspec.json.encode(problem_document(error))
+    head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: {PROBLEM_JSON}\r\n"
+    return f"{head}content-length: {len(body)}\r\ncache-control: no-store\r\nconnection: close\r\n\r\n".encode() + body
 
 
 DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, OSError)

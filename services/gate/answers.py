@@ -73,6 +73,9 @@ NOT_FOUND: Final = not_found("not_found", "There is nothing at this path. Calls 
 HEADERS_TOO_LARGE: Final = refusal(
     "headers_too_large", 413, "430", "Request Entity Too Large", "The request's headers are larger than 64 KiB."
 )
+NOT_HTTP: Final = refusal(
+    "not_http", 400, "100", "Bad Request", "This is not HTTP/1.1: a character where none may be, or a wrong length."
+)
 OVERLOADED: Final = endpoint_error("overloaded", "Too many calls are being decided at once. Try again in a moment.")
 STARTING: Final = endpoint_error("starting", "The gate does not know all applications now. Try again in a moment.")
 NOT_RECORDED: Final = endpoint_error("not_recorded", "Usage cannot be recorded now, so no call passes. Try again in a moment.")

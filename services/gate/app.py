@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, SecretStr
 
-from services.gate.answers import HEADERS_TOO_LARGE, as_bytes, refusals
+from services.gate.answers import HEADERS_TOO_LARGE, NOT_HTTP, as_bytes, refusals
 from services.gate.commit import Committer
 from services.gate.domain import Apps, Rules
 from services.gate.edge import Edge
@@ -68,6 +68,7 @@ def build(settings: GateSettings) -> Service:
     metrics.gauges["applications"] = "Applications known", lambda: len(apps)
     service = Service(NAME, settings, "Decides whether a call may pass, and records the usage of each that did.", edge)
     service.head_refusal = as_bytes(HEADERS_TOO_LARGE)
+    service.not_http_refusal = as_bytes(NOT_HTTP)
     service.metrics.register(metrics)
     service.starter(_warm)
     service.background("registry", follower.run)

@@ -271,6 +271,7 @@ async def test_a_head_that_does_not_end_ends_the_connection(gate: Gate, registry
 async def test_what_is_not_http_is_a_client_error(gate: Gate, request_bytes: bytes) -> None:
     got = await raw(gate.port, request_bytes)
     assert got.startswith(b"HTTP/1.1 4"), got
+    assert b'"errorCode":"' in got
 
 
 async def test_a_request_to_upgrade_is_answered_and_the_connection_goes_on(gate: Gate, registry: Registry) -> None:

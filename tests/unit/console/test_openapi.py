@@ -10,7 +10,7 @@ import pytest
 
 from services.console.http.api import make_api
 from services.console.http.request import Services
-from services.console.problems import head_refusal
+from services.console.problems import head_refusal, not_http_refusal
 
 
 def no_connection() -> Any:
@@ -116,7 +116,8 @@ def test_every_changing_operation_takes_an_idempotency_key(document: dict[str, A
         assert ("Idempotency-Key" in headers) is (method != "get"), path
 
 
-def test_the_answer_to_an_endless_head_is_a_whole_http_answer() -> None:
-    head, _, body = head_refusal().partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 431 ")
+@pytest.mark.parametrize(("answer", "status"), [(head_refusal(), b"431"), (not_http_refusal(), b"400")])
+def test_the_answer_to_what_cannot_be_read_is_a_whole_http_answer(answer: bytes, status: bytes) -> None:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status + b" ")
     assert f"content-length: {len(body)}".encode() in head
