@@ -46,8 +46,8 @@ server_name: "tollbook-test"
 def jetstream_block(store: Path) -> str:
     """JetStream with every acknowledged write on the disk: the acknowledgement is the commit.
 
-    The disk is the only limit. Left to itself the server takes three quarters of what is free when it starts, counts what is
-    stored already against that, and never looks again: started on a disk that is half full, it would refuse every write.
+    The disk is the only limit. Left to itself the server takes three quarters of what is free when it starts, refuses every write
+    beyond that, and never looks again, though there may be room since.
     """
     return f"""\
 jetstream {{
