@@ -57,7 +57,7 @@ from shared.events.registry import (
 APPS_MAX_DEFAULT: Final = 1_000
 
 
-class Account(msgspec.Struct, frozen=True):
+class Account(msgspec.Struct, frozen=True, gc=False):
     """An open account and the version of the terms that it accepted last."""
 
     account: str
@@ -65,7 +65,7 @@ class Account(msgspec.Struct, frozen=True):
     terms_version: str | None = None
 
 
-class Secret(msgspec.Struct, frozen=True):
+class Secret(msgspec.Struct, frozen=True, gc=False):
     """A secret that was not ended: it works until `valid_until`, or for good when that is None (the current one)."""
 
     secret_id: str
@@ -75,7 +75,7 @@ class Secret(msgspec.Struct, frozen=True):
         return self.valid_until is None or self.valid_until > now
 
 
-class App(msgspec.Struct, frozen=True):
+class App(msgspec.Struct, frozen=True, gc=False):
     """An application. `secrets` from the oldest to the newest; `ended` are the ids of those that work no longer."""
 
     account: str

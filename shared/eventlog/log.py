@@ -61,7 +61,7 @@ class Head(NamedTuple):
     hash: bytes
 
 
-class Recorded(msgspec.Struct, frozen=True):
+class Recorded(msgspec.Struct, frozen=True, gc=False):
     """One event as the log holds it. `data` and `meta` are JSON, byte for byte; `hash` is over the previous hash and this."""
 
     position: int

@@ -13,8 +13,11 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 """The data of an event at schema version n, made into the data at version n + 1. Pure."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """The base of every event. Its name is the class's name; `schema` is the version of its shape that is written today."""
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The base of every event. Its name is the class's name; `schema` is the version of its shape that is written today.
+
+    Immutable all through, so there are no cycles, and the collector need not walk the hundred thousands that a replay makes.
+    """
 
     schema: ClassVar[int] = 1
 

@@ -12,14 +12,14 @@ from shared.events.codec import Codec, Event
 Tier = Literal["test", "live"]
 
 
-class SelectedService(msgspec.Struct, frozen=True):
+class SelectedService(msgspec.Struct, frozen=True, gc=False):
     """One service of the catalog that an application may call. `test` until a review has activated it."""
 
     service: str
     tier: Tier = "live"
 
 
-class Environments(msgspec.Struct, frozen=True):
+class Environments(msgspec.Struct, frozen=True, gc=False):
     """Where the application runs, in the reduced form of `shared.environments`: what a caller presents must match one."""
 
     web: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Environments(msgspec.Struct, frozen=True):
     ios: tuple[str, ...] = ()
 
 
-class SecretIssued(msgspec.Struct, frozen=True):
+class SecretIssued(msgspec.Struct, frozen=True, gc=False):
     """A Client Secret, never itself: `verifier` is hex(HMAC-SHA-256(pepper, client_id ":" secret))."""
 
     secret_id: str

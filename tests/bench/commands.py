@@ -9,7 +9,7 @@ from typing import Final
 from nats.aio.client import Client
 
 from deploy.servers.roles import ServiceDsn
-from shared.ids import new_id
+from shared.ids import new_client_id
 from tests.bench.examples import PEPPER
 from tests.bench.measure import Aim, Row, interleaved, row
 from tests.bench.place import Place, ServiceProcess
@@ -38,7 +38,7 @@ async def registered(nc: Client) -> float:
 
     Each of those who ask has an account of its own, as customers have.
     """
-    customers = [await Customer(nc, f"a{new_id()}").opened() for _ in range(AT_ONCE)]
+    customers = [await Customer(nc, new_client_id()).opened() for _ in range(AT_ONCE)]
     began = time.perf_counter()
     until = began + SECONDS
     done = 0
