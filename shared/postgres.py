@@ -32,7 +32,7 @@ async def open_pool(dsn: str, schema: str, size_max: int = 10) -> Pool:
             "lock_timeout": str(LOCK_TIMEOUT_MS),
             "idle_in_transaction_session_timeout": "60000",
             "jit": "off",
-            # A plan that was kept from when a table was small reads the whole of it once it has grown: plan each time, it is cheap.
+            # A plan kept from when a table was small reads the whole of it once it has grown: plan each time, it is cheap.
             "plan_cache_mode": "force_custom_plan",
         },
     )

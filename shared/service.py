@@ -29,8 +29,8 @@ from shared.errors import InvalidInput, MalformedRequest, TollbookError
 from shared.http_head import DEFAULT_NOT_HTTP, DEFAULT_REFUSAL, BoundedHttpProtocol
 from shared.readiness import Readiness, ReadinessCheck, ReadinessMetrics
 from shared.settings import ServiceSettings
-from shared.streams.headers import read_headers_quickly
 from shared.streams.elsewhere import Elsewhere
+from shared.streams.headers import read_headers_quickly
 
 log = logging.getLogger(__name__)
 
