@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -140,11 +141,26 @@ class Service:
 
     async def _start(self) -> None:
         read_headers_quickly(self.nc)
-        for start in self._starters:
-            await start()
+        try:
+            for start in self._starters:
+                await start()
+        except Exception as error:
+            log.error("%s: cannot start: %s: %s", self.name, type(error).__name__, error, exc_info=error)  # noqa: TRY400
+            await self._give_up()
         for name, task in self._background.items():
             running = asyncio.create_task(self._watched(name, task), name=f"{self.name}:{name}")
             self._tasks.append(running)
+
+    async def _give_up(self) -> None:
+        """End the process now, for the supervisor to start it again: subscribers that wait keep the event loop from ending."""
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await self.resources.aclose()
+                await self.nc.close()
+        except Exception as error:
+            log.warning("%s: a connection could not be closed: %s", self.name, type(error).__name__)
+        logging.shutdown()
+        os._exit(1)
 
     async def _watched(self, name: str, task: BackgroundTask) -> None:
         try:

@@ -52,6 +52,11 @@ def build(settings: ServiceSettings) -> Service:
     async def mortal() -> None:
         await dying.wait()
 
+    async def start() -> None:
+        if settings.log_level == "ERROR":
+            raise ConnectionRefusedError("nobody listens there")
+
+    service.starter(start)
     service.background("mortal", mortal)
     service.readiness("voice", lambda: Readiness(True, "", {"words": 3}))
     return service

@@ -133,6 +133,15 @@ async def test_the_end_of_a_background_task_ends_the_process(echo: EchoProcess, 
     assert "mortal ended" in echo.log.read_text()
 
 
+async def test_a_service_that_cannot_start_says_why_and_ends(
+    nats_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOLLBOOK_LOG_LEVEL", "ERROR")  # the echo service's sign to fail
+    process = EchoProcess(nats_url, tmp_path / "echo.log")
+    assert await asyncio.to_thread(process.process.wait, 20) == 1
+    assert "echo: cannot start: ConnectionRefusedError: nobody listens there" in process.log.read_text()
+
+
 async def test_sigterm_ends_it_cleanly(echo: EchoProcess) -> None:
     echo.process.terminate()
     assert await asyncio.to_thread(echo.process.wait, 20) == 0
