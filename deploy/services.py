@@ -38,8 +38,3 @@ SERVICES: Final = (
 def program(spec: ServiceSpec, environment: dict[str, str]) -> Program:
     """The service as a process of its own."""
     return Program(spec.name, (sys.executable, "-m", f"services.{spec.name}"), environment, folder=PROJECT)
-
-
-def is_installed(spec: ServiceSpec) -> bool:
-    """Whether this checkout has the service."""
-    return (PROJECT / "services" / spec.name / "__main__.py").is_file()

@@ -24,7 +24,7 @@ from deploy.servers import caddy, nats, postgres
 from deploy.servers.nats_config import DASHBOARDS, DASHBOARDS_API, stack_config
 from deploy.servers.program import Program
 from deploy.servers.roles import ServiceDsn, ensure_database, ensure_service
-from deploy.services import PROJECT, SERVICES, ServiceSpec, is_installed, program
+from deploy.services import PROJECT, SERVICES, ServiceSpec, program
 from deploy.supervisor import Health, Part, Supervisor
 from shared.catalog import CatalogBroken, load_catalog
 from shared.clock import Clock
@@ -63,11 +63,10 @@ class Stack:
         """Start everything and wait until it answers. Raises StackError; what was started by then runs until `stop`."""
         await self._start_servers()
         await self._prepare_database()
-        specs = [spec for spec in SERVICES if is_installed(spec)]
-        for spec in specs:
+        for spec in SERVICES:
             self._write_environment(spec)
-        await asyncio.gather(*(self._migrate(spec) for spec in specs if spec.schema))
-        await self._supervisor.start([self._service(spec) for spec in specs], SERVICES_TIMEOUT_S)
+        await asyncio.gather(*(self._migrate(spec) for spec in SERVICES if spec.schema))
+        await self._supervisor.start([self._service(spec) for spec in SERVICES], SERVICES_TIMEOUT_S)
         await self._supervisor.start([self._sample_api(), self._proxy()], SERVERS_TIMEOUT_S)
 
     async def stop(self) -> None:
