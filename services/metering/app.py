@@ -41,9 +41,12 @@ MIGRATIONS: Final = (_SHARED / "streams" / "migrations", Path(__file__).parent /
 """Everything that makes metering's schema, in this order."""
 
 BATCH_MAX: Final = 200
+USAGE_BATCH_MAX: Final = 2_000
+"""More at once when there is more: the counters of a transaction are written once, however many messages they come from."""
 LINGER_S: Final = 0.015
 """How long a message waits for company: one commit for many costs little more than one for one."""
-BUFFER_MESSAGES: Final = 4_000
+BUFFER_MESSAGES: Final = 20_000
+"""Shared by all partitions, of which one may have everything; 64 MB bound it besides."""
 
 
 class MeteringSettings(CatalogSettings, DatabaseSettings):
@@ -107,7 +110,7 @@ async def _start(service: Service, settings: MeteringSettings, catalog: Catalog,
         pool,
         nc,
         ingest.handle,
-        batch_max=BATCH_MAX,
+        batch_max=USAGE_BATCH_MAX,
         linger_s=LINGER_S,
         buffer_messages=BUFFER_MESSAGES,
         clock=clock,
