@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 KEYS_MAX: Final = 500
 CHECK_S: Final = 1.0
-PAUSE_SHARE: Final = 0.2
+PAUSE_FACTOR: Final = 2.0
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
@@ -116,9 +116,10 @@ class KvProjection:
                 backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
                 continue
             if wrote:
-                # From one beginning to the next, so that a long write is not waited for twice; but never without a pause.
-                left_s = self._interval_s - (self._clock.monotonic() - began)
-                await asyncio.sleep(max(left_s, self._interval_s * PAUSE_SHARE))
+                # From one beginning to the next, so that a short write is not waited for twice; but when writing takes long,
+                # others have most of the time: dashboards come after what they show.
+                took_s = self._clock.monotonic() - began
+                await asyncio.sleep(max(self._interval_s - took_s, took_s * PAUSE_FACTOR))
             else:
                 await self._wait()
 

@@ -25,7 +25,7 @@ from tests.support.servers import PostgresDatabase
 APPS: Final = 1_000
 RECORDS: Final = 500
 BATCHES: Final = 6_000
-EVENTS: Final = 60_000
+EVENTS: Final = 30_000
 GATES: Final = 4
 PARTITIONS: Final = 16
 POLL_S: Final = 0.005
