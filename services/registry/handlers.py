@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -45,7 +45,7 @@ from shared.commands.registry import (
 from shared.commands.requester import subject_of
 from shared.credentials import verifier
 from shared.errors import NotFound, Unavailable
-from shared.eventlog.transact import PASSING_ERRORS, Transactor
+from shared.eventlog.transact import PASSING_ERRORS, FactsOf, Transactor
 from shared.eventlog.vault import Vault
 from shared.events.registry import RegistryEvent
 from shared.ids import new_client_id, new_client_secret, new_id
@@ -297,12 +297,15 @@ class Handlers:
         except NotFound:
             return None
 
-    def _account_facts(self, command: Command) -> Callable[[Connection], Awaitable[domain.AccountFacts]]:
-        async def facts(connection: Connection) -> domain.AccountFacts:
-            account, apps = await queries.account_and_apps(connection, command.account, self._rules.terms_version)
+    def _account_facts(self, command: Command) -> FactsOf[tuple[AccountView, int], domain.AccountFacts]:
+        def make(found: tuple[AccountView, int] | None) -> domain.AccountFacts:
+            account, apps = found or (None, 0)
             return domain.AccountFacts(self._clock.now(), account, apps)
 
-        return facts
+        return FactsOf(self._read_accounts, command.account, make)
+
+    async def _read_accounts(self, connection: Connection, accounts: Sequence[str]) -> Mapping[str, tuple[AccountView, int]]:
+        return await queries.accounts_and_apps(connection, accounts, self._rules.terms_version)
 
     async def _now(self, _: Connection) -> datetime:
         return self._clock.now()

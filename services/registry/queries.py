@@ -13,10 +13,10 @@ from shared.commands.registry import AccountView, AppView, EnvironmentsView, Sel
 from shared.postgres import Connection
 
 _ACCOUNT: Final = "SELECT account, zone, opened_at, terms_version, terms_accepted_at FROM account WHERE account = $1"
-_ACCOUNT_AND_APPS: Final = """
+_ACCOUNTS_AND_APPS: Final = """
     SELECT account, zone, opened_at, terms_version, terms_accepted_at,
-        (SELECT count(*) FROM app WHERE app.account = $1) AS apps
-    FROM account WHERE account = $1
+        (SELECT count(*) FROM app WHERE app.account = account.account) AS apps
+    FROM account WHERE account = ANY($1::text[])
 """
 _APP_COLUMNS: Final = "client_id, account, name, services, environments, registered, registered_at, edited_at, position"
 _APP: Final = f"SELECT {_APP_COLUMNS} FROM app WHERE client_id = $1 AND account = $2"  # noqa: S608 - constants
@@ -59,14 +59,16 @@ async def find_account(connection: Connection, account: str, terms_version: str)
     return None if row is None else AccountView(**dict(row), terms_current=row["terms_version"] == terms_version)
 
 
-async def account_and_apps(connection: Connection, account: str, terms_version: str) -> tuple[AccountView | None, int]:
-    """The account as `find_account` gives it, and how many applications it has."""
-    row = await connection.fetchrow(_ACCOUNT_AND_APPS, account)
-    if row is None:
-        return None, 0
-    columns = dict(row)
-    apps: int = columns.pop("apps")
-    return AccountView(**columns, terms_current=row["terms_version"] == terms_version), apps
+async def accounts_and_apps(
+    connection: Connection, accounts: Sequence[str], terms_version: str
+) -> dict[str, tuple[AccountView, int]]:
+    """The open ones of these accounts as `find_account` gives them, and how many applications each has."""
+    found: dict[str, tuple[AccountView, int]] = {}
+    for row in await connection.fetch(_ACCOUNTS_AND_APPS, list(accounts)):
+        columns = dict(row)
+        apps: int = columns.pop("apps")
+        found[row["account"]] = AccountView(**columns, terms_current=row["terms_version"] == terms_version), apps
+    return found
 
 
 async def find_app(connection: Connection, account: str, client_id: str) -> AppRow | None:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -32,6 +32,7 @@ E = TypeVar("E", bound=Event)
 R = TypeVar("R", bound=Reply)
 State = TypeVar("State")
 Facts = TypeVar("Facts")
+Row = TypeVar("Row")
 
 BATCH_MAX: Final = 64
 WAITING_MAX: Final = 2_000
@@ -74,6 +75,23 @@ async def no_facts(_: Connection) -> None:
     """For commands that are decided on their stream alone."""
 
 
+@dataclass(frozen=True)
+class FactsOf(Generic[Row, Facts]):
+    """Facts by `key`, read for all the commands of a transaction in one query where that can be.
+
+    `read` gives what the tables say of the keys; `make` makes facts of one such row (None: nothing) when the command is decided.
+    Commands whose `read` is equal are read together.
+    """
+
+    read: Callable[[Connection, Sequence[str]], Awaitable[Mapping[str, Row]]]
+    key: str
+    make: Callable[[Row | None], Facts]
+
+    async def __call__(self, connection: Connection) -> Facts:
+        """The facts of this one command."""
+        return self.make((await self.read(connection, [self.key])).get(self.key))
+
+
 @dataclass(eq=False)
 class _Pending:
     """One command on its way. `Any`, because commands of all kinds wait in one queue; `run` gives the types back."""
@@ -84,7 +102,7 @@ class _Pending:
     evolve: Callable[[Any, Any], Any]
     decide: Callable[[Any, Any], Decision[Any, Any]]
     reply: type[Any]
-    facts: Callable[[Connection], Awaitable[Any]]
+    facts: Any
     done: asyncio.Future[Any]
 
     @property
@@ -230,17 +248,12 @@ class Transactor(Generic[E]):
             return outcome
         history = await self._log.read_streams(connection, [pending.stream for pending in fresh])
         events = {stream: [self._log.decode(recorded) for recorded in found] for stream, found in history.items()}
-        changes: list[Change] = []
-        undone: set[str] = set()
+        tables = _Tables(connection, await _read_ahead(connection, fresh))
         kept: list[tuple[object, ...]] = []
         sealed: dict[str, bytes] = {}
         shredded: set[str] = set()
         for pending in fresh:
-            if pending.facts is not no_facts and pending.command.account in undone:
-                await apply(connection, changes)  # facts must show what was decided for the account before in this batch
-                changes.clear()
-                undone.clear()
-            facts = await pending.facts(connection)
+            facts = await tables.facts_for(pending)
             past = events[pending.stream]
             try:
                 decision = pending.decide(_fold(pending, past), facts)
@@ -253,15 +266,14 @@ class Transactor(Generic[E]):
                 head = head._replace(position=recorded[-1].position, hash=recorded[-1].hash)
             outcome.appended.extend(recorded)
             past.extend(decision.events)
-            for row, event in zip(recorded, decision.events, strict=True):
-                changes.extend(self._project(row, event))
-            undone.add(pending.command.account)
+            pairs = zip(recorded, decision.events, strict=True)
+            tables.change(pending, [change for row, event in pairs for change in self._project(row, event)])
             sealed |= decision.seal
             shredded |= set(decision.shred)
             kept.append(self._kept(pending, decision))
             outcome.replies.append((pending, decision.reply))
         await self._log.write(connection, outcome.appended)
-        await apply(connection, changes)
+        await tables.write()
         if sealed:
             await self._vault.put_all(connection, sealed)
         if kept:
@@ -310,6 +322,54 @@ class _Outcome:
         for pending, error in self.refused:
             if not pending.done.done():
                 pending.done.set_exception(error)
+
+
+class _Tables:
+    """The read tables within one transaction: changes wait until all are known, or until facts must show them.
+
+    Facts are of one account: they must show what was decided for it before in this transaction, and only that.
+    """
+
+    def __init__(self, connection: Connection, ahead: Mapping[_Pending, Any]) -> None:
+        self._connection = connection
+        self._ahead = ahead
+        self._changes: list[Change] = []
+        self._waiting: set[str] = set()
+        self._decided: set[str] = set()
+
+    def change(self, pending: _Pending, changes: Sequence[Change]) -> None:
+        """What was decided for a command."""
+        self._changes.extend(changes)
+        self._waiting.add(pending.command.account)
+        self._decided.add(pending.command.account)
+
+    async def facts_for(self, pending: _Pending) -> Any:
+        """What the command is to be decided on, besides its stream."""
+        account = pending.command.account
+        if pending in self._ahead and account not in self._decided:
+            return pending.facts.make(self._ahead[pending])
+        if pending.facts is not no_facts and account in self._waiting:
+            await self.write()
+        return await pending.facts(self._connection)
+
+    async def write(self) -> None:
+        """Make the changes that wait."""
+        await apply(self._connection, self._changes)
+        self._changes.clear()
+        self._waiting.clear()
+
+
+async def _read_ahead(connection: Connection, batch: Sequence[_Pending]) -> dict[_Pending, Any]:
+    """What the tables say for those commands whose facts can be read together."""
+    together: dict[Any, list[_Pending]] = {}
+    for pending in batch:
+        if isinstance(pending.facts, FactsOf):
+            together.setdefault(pending.facts.read, []).append(pending)
+    found: dict[_Pending, Any] = {}
+    for read, asking in together.items():
+        rows = await read(connection, sorted({pending.facts.key for pending in asking}))
+        found |= {pending: rows.get(pending.facts.key) for pending in asking}
+    return found
 
 
 def _fold(pending: _Pending, events: Sequence[Any]) -> Any:

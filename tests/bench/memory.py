@@ -98,8 +98,9 @@ async def _all_know(ready: Mapping[str, Any]) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
 
         async def gate_knows() -> bool:
-            answer = await client.get(f"{ready['gate_url']}/metrics")
-            return f"tollbook_gate_applications {float(APPS)}" in answer.text
+            lines = (await client.get(f"{ready['gate_url']}/metrics")).text.splitlines()
+            known = [line.split()[1] for line in lines if line.startswith("tollbook_gate_applications ")]
+            return bool(known) and float(known[0]) >= APPS  # and the one that the first start has registered
 
         await until(gate_knows, "the gate to know all applications", pause_s=0.5, timeout_s=TIMEOUT_S)
     connection = await asyncpg.connect(ready["postgres_dsn"])
