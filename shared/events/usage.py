@@ -61,12 +61,14 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     `publisher` is new at each start of the publishing process, and keeps to one partition; `seq` is 1, 2, 3 ... for it: a batch
     whose seq was seen is a repetition and counts nothing. A batch with `retracted` says: seq was never acknowledged and its
     calls were refused, so none of it counts, whether or not the first message did arrive; `records` repeats what it held.
+    With `voided`, only the records at these places are taken back: seq was acknowledged, but too late for the leases of these.
     """
 
     publisher: PublisherId
     seq: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
     records: Annotated[list[UsageRecord], msgspec.Meta(max_length=RECORDS_MAX)]
     retracted: bool = False
+    voided: tuple[int, ...] = ()
 
 
 CODEC: Codec[UsageRecorded] = Codec("usage", UsageRecorded)
