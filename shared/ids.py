@@ -16,7 +16,12 @@ TOKEN_ID_LENGTH: Final = 12
 
 
 def _random_text(alphabet: str, length: int) -> str:
-    return "".join(secrets.choice(alphabet) for _ in range(length))
+    """Each character as likely as any other: bytes above the last whole multiple of the alphabet are thrown away."""
+    fair = 256 - 256 % len(alphabet)
+    text = ""
+    while len(text) < length:  # one question to the operating system is nearly always enough; one a character was slow
+        text += "".join(alphabet[byte % len(alphabet)] for byte in secrets.token_bytes(2 * length) if byte < fair)
+    return text[:length]
 
 
 def new_client_id() -> str:

@@ -8,7 +8,7 @@ from shared.eventlog.changes import Change
 from shared.events.console import ConsoleEvent, TokenIssued, TokenRevoked
 
 if TYPE_CHECKING:
-    from shared.eventlog.log import Recorded
+    from shared.eventlog.log import Placed
 
 TABLES: Final = ("token",)
 """What a rebuild empties first."""
@@ -19,7 +19,7 @@ _INSERT: Final = """
 _REVOKE: Final = "UPDATE token SET revoked_at = $2 WHERE token_id = $1"
 
 
-def project(recorded: Recorded, event: ConsoleEvent) -> list[Change]:
+def project(recorded: Placed, event: ConsoleEvent) -> list[Change]:
     """The changes that `event` makes."""
     match event:
         case TokenIssued():

@@ -151,17 +151,13 @@ def evolve_account(state: Account | None, event: RegistryEvent) -> Account | Non
 
 def evolve_app(state: App | None, event: RegistryEvent) -> App | None:
     """The application after one more event of its stream."""
-    match event:
-        case AppRegistered():
-            secrets = (Secret(event.secret.secret_id),)
-            return App(event.account, event.client_id, event.name, event.services, event.environments, secrets)
-        case AccountOpened() | TermsAccepted():  # of an account's stream
-            return state
-        case AppEdited() | SecretReissued() | SecretRevoked() | ServiceActivated() | AppDeleted():
-            assert state is not None, "an application is registered first"
-            return _evolve_registered(state, event)
-        case _:
-            assert_never(event)
+    if isinstance(event, AppRegistered):
+        secrets = (Secret(event.secret.secret_id),)
+        return App(event.account, event.client_id, event.name, event.services, event.environments, secrets)
+    if isinstance(event, AccountOpened | TermsAccepted):  # of an account's stream
+        return state
+    assert state is not None, "an application is registered first"
+    return _evolve_registered(state, event)
 
 
 def _evolve_registered(app: App, event: AppEdited | SecretReissued | SecretRevoked | ServiceActivated | AppDeleted) -> App:
@@ -169,10 +165,10 @@ def _evolve_registered(app: App, event: AppEdited | SecretReissued | SecretRevok
         case AppEdited():
             return msgspec.structs.replace(app, name=event.name, services=event.services, environments=event.environments)
         case SecretReissued():
-            until = event.previous_valid_until
-            earlier = () if until is None else tuple(_until(secret, until) for secret in app.secrets)
-            ended = app.ended if until is not None else app.ended | {secret.secret_id for secret in app.secrets}
-            return msgspec.structs.replace(app, secrets=(*earlier, Secret(event.secret.secret_id)), ended=ended)
+            until, new = event.previous_valid_until, Secret(event.secret.secret_id)
+            if until is None:
+                return msgspec.structs.replace(app, secrets=(new,), ended=_ended(app))
+            return msgspec.structs.replace(app, secrets=(*(_until(secret, until) for secret in app.secrets), new))
         case SecretRevoked():
             left = tuple(secret for secret in app.secrets if secret.secret_id != event.secret_id)
             return msgspec.structs.replace(app, secrets=left, ended=app.ended | {event.secret_id})
@@ -183,10 +179,14 @@ def _evolve_registered(app: App, event: AppEdited | SecretReissued | SecretRevok
             )
             return msgspec.structs.replace(app, services=services)
         case AppDeleted():
-            ended = app.ended | {secret.secret_id for secret in app.secrets}
-            return msgspec.structs.replace(app, deleted=True, secrets=(), ended=ended)
+            return msgspec.structs.replace(app, deleted=True, secrets=(), ended=_ended(app))
         case _:
             assert_never(event)
+
+
+def _ended(app: App) -> frozenset[str]:
+    """The ids of all secrets so far, for now none of them works."""
+    return app.ended.union([secret.secret_id for secret in app.secrets])
 
 
 def _until(secret: Secret, until: datetime) -> Secret:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 import msgspec
 
-from shared.eventlog.changes import Change
+from shared.eventlog.changes import Change, Write, delete, insert, update
 from shared.events.registry import (
     AccountOpened,
     AppDeleted,
@@ -21,7 +21,7 @@ from shared.events.registry import (
 from shared.streams.marks import mark_dirty
 
 if TYPE_CHECKING:
-    from shared.eventlog.log import Recorded
+    from shared.eventlog.log import Placed
 
 AppEvent: TypeAlias = AppRegistered | AppEdited | SecretReissued | SecretRevoked | ServiceActivated | AppDeleted
 
@@ -29,41 +29,38 @@ TABLES: Final = ("account", "app", "secret")
 """What a rebuild empties first."""
 BUCKET: Final = "apps"
 
-_OPEN: Final = "INSERT INTO account (account, zone, opened_at) VALUES ($1, $2, $3)"
-_ACCEPT: Final = "UPDATE account SET terms_version = $2, terms_accepted_at = $3 WHERE account = $1"
-_REGISTER: Final = """
-    INSERT INTO app (client_id, account, name, services, environments, registered, registered_at, edited_at, position)
-    SELECT client_id, account, name, services::jsonb, environments::jsonb, position, at, at, position
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[])
-        AS n(client_id, account, name, services, environments, position, at)
-"""
-_EDIT: Final = """
-    UPDATE app SET name = n.name, services = n.services::jsonb, environments = n.environments::jsonb, edited_at = n.at,
-        position = n.position
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[])
-        AS n(client_id, name, services, environments, at, position)
-    WHERE app.client_id = n.client_id
-"""
-_ACTIVATE: Final = """
+_ACCOUNT: Final = {"account": "text"}
+_TERMS: Final = {"terms_version": "text", "terms_accepted_at": "timestamptz"}
+_CLIENT: Final = {"client_id": "text"}
+_SHOWN: Final = {"name": "text", "services": "jsonb", "environments": "jsonb", "edited_at": "timestamptz", "position": "bigint"}
+_SECRET: Final = {"client_id": "text", "secret_id": "text"}
+# Columns and their types.
+
+_OPEN: Final = insert("account", {**_ACCOUNT, "zone": "text", "opened_at": "timestamptz", **_TERMS})
+_ACCEPT: Final = update("account", _ACCOUNT, _TERMS)
+_REGISTER: Final = insert("app", {**_CLIENT, "account": "text", **_SHOWN, "registered": "bigint", "registered_at": "timestamptz"})
+_EDIT: Final = update("app", _CLIENT, _SHOWN)
+_ACTIVATE: Final = Write(
+    "app",
+    """
     UPDATE app SET edited_at = n.at, position = n.position, services = (
         SELECT jsonb_agg(CASE WHEN s->>'service' = n.service THEN s || '{"tier": "live"}' ELSE s END ORDER BY place)
         FROM jsonb_array_elements(app.services) WITH ORDINALITY AS chosen(s, place))
     FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[]) AS n(client_id, service, at, position)
     WHERE app.client_id = n.client_id
-"""
-_DELETE: Final = "DELETE FROM app WHERE client_id = ANY($1::text[])"
-_ISSUE: Final = """
-    INSERT INTO secret (client_id, secret_id, issued_at) SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
-"""
-_LIMIT_EARLIER: Final = """
+    """,
+)
+_DELETE: Final = delete("app", _CLIENT)
+_ISSUE: Final = insert("secret", {**_SECRET, "issued_at": "timestamptz"})
+_LIMIT_EARLIER: Final = Write(
+    "secret",
+    """
     UPDATE secret SET valid_until = least(valid_until, n.until)
     FROM unnest($1::text[], $2::timestamptz[]) AS n(client_id, until) WHERE secret.client_id = n.client_id
-"""
-_END_ALL: Final = "DELETE FROM secret WHERE client_id = ANY($1::text[])"
-_END: Final = """
-    DELETE FROM secret WHERE (client_id, secret_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-"""
-# All but the first two take arrays: many applications at once (see Change).
+    """,
+)
+_END_ALL: Final = delete("secret", _CLIENT)
+_END: Final = delete("secret", _SECRET)
 
 
 def app_key(account: str, client_id: str) -> str:
@@ -71,25 +68,25 @@ def app_key(account: str, client_id: str) -> str:
     return f"{account}.{client_id}"
 
 
-def project(recorded: Recorded, event: RegistryEvent) -> list[Change]:
+def project(recorded: Placed, event: RegistryEvent) -> list[Change]:
     """The changes that `event` makes."""
     at, position = recorded.recorded_at, recorded.position
     match event:
         case AccountOpened():
-            return [Change(_OPEN, (event.account, event.zone, at))]
+            return [Change(_OPEN, (event.account, event.zone, at, None, None), event.account)]
         case TermsAccepted():
-            return [Change(_ACCEPT, (event.account, event.terms_version, at))]
+            return [Change(_ACCEPT, (event.account, event.terms_version, at), event.account)]
         case AppRegistered():
-            shown = (event.name, _json(event.services), _json(event.environments))
+            shown = (event.name, _json(event.services), _json(event.environments), at, position)
             return [
                 _of_app(event, _REGISTER, event.account, *shown, position, at),
                 _of_app(event, _ISSUE, event.secret.secret_id, at),
                 mark_dirty(BUCKET, app_key(event.account, event.client_id)),
             ]
         case AppEdited():
-            shown = (event.name, _json(event.services), _json(event.environments))
+            shown = (event.name, _json(event.services), _json(event.environments), at, position)
             return [
-                _of_app(event, _EDIT, *shown, at, position),
+                _of_app(event, _EDIT, *shown),
                 mark_dirty(BUCKET, app_key(event.account, event.client_id)),
             ]
         case SecretReissued():

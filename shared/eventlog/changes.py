@@ -2,12 +2,90 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 if TYPE_CHECKING:
     from shared.postgres import Connection
+
+_PARAMETER: Final = re.compile(r"\$(\d+)")
+
+
+class Write(str):
+    """A statement that reads and writes the rows of `table` and of no other, and takes arrays: one element per change.
+
+    Such statements on different tables have the same effect in any order, so they go to the server as one.
+    """
+
+    table: str
+
+    def __new__(cls, table: str, sql: str) -> Self:
+        made = super().__new__(cls, sql)
+        made.table = table
+        return made
+
+
+class RowWrite(Write):
+    """A Write whose effect on rows can be told without a database: a rebuild has it in memory (`shared.eventlog.folding`).
+
+    Its arguments are the values of `columns`; the first `keys` of them say which rows.
+    """
+
+    columns: tuple[str, ...]
+    keys: int
+
+    @classmethod
+    def of(cls, table: str, sql: str, columns: Iterable[str], keys: int) -> Self:
+        made = cls.__new__(cls, table, sql)
+        made.columns, made.keys = tuple(columns), keys
+        return made
+
+
+class Insert(RowWrite):
+    """New rows."""
+
+
+class Update(RowWrite):
+    """Other values in the rows whose keys are these."""
+
+
+class Delete(RowWrite):
+    """The rows whose keys are these are no more."""
+
+
+def insert(table: str, columns: Mapping[str, str]) -> Insert:
+    """New rows of `columns` (names to PostgreSQL types): all columns of the table that an `update` sets, too."""
+    return Insert.of(table, f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {_unnest(columns)}", columns, 0)  # noqa: S608 - constants
+
+
+def update(table: str, where: Mapping[str, str], to: Mapping[str, str]) -> Update:
+    """New values for the columns `to`, in the rows where the columns `where` are equal."""
+    columns = {**where, **to}
+    values = ", ".join(f"{column} = n.{column}" for column in to)
+    source = f"{_unnest(columns)} AS n({', '.join(columns)})"
+    sql = f"UPDATE {table} SET {values} FROM {source} WHERE {_equal(table, where)}"  # noqa: S608 - constants
+    return Update.of(table, sql, columns, len(where))
+
+
+def delete(table: str, where: Mapping[str, str]) -> Delete:
+    """Remove the rows where the columns `where` are equal."""
+    source = f"{_unnest(where)} AS n({', '.join(where)})"
+    return Delete.of(table, f"DELETE FROM {table} USING {source} WHERE {_equal(table, where)}", where, len(where))  # noqa: S608 - constants
+
+
+class Idempotent(Write):
+    """A Write that may as well be done once as several times with the same arguments, and at any time in the transaction."""
+
+
+def _unnest(columns: Mapping[str, str]) -> str:
+    return f"unnest({', '.join(f'${number}::{type_}[]' for number, type_ in enumerate(columns.values(), 1))})"
+
+
+def _equal(table: str, where: Iterable[str]) -> str:
+    return " AND ".join(f"{table}.{column} = n.{column}" for column in where)
 
 
 class Change(NamedTuple):
@@ -16,6 +94,8 @@ class Change(NamedTuple):
     `about` names the thing whose rows it changes (a Client ID, say). Changes about different things may be done in any order, and
     the statement is written for many at once: it takes arrays, one element per change, never two about the same thing. Without
     `about` the arguments are plain values, and the change keeps its place between all others.
+
+    A statement that is a `Write` (always `about` something) spares round trips; a `RowWrite` is also quick to build again.
     """
 
     statement: str
@@ -56,12 +136,51 @@ def arrange(changes: Iterable[Change]) -> list[Run]:
     return runs
 
 
-async def apply(connection: Connection, changes: Iterable[Change]) -> None:
-    """Do the changes, with the effect that they have in their order."""
-    for statement, rows, together in arrange(changes):
-        if together:
+class Bound(NamedTuple):
+    """A statement and its arguments as the server takes them."""
+
+    statement: str
+    args: Sequence[object]
+
+
+async def apply(connection: Connection, changes: Iterable[Change], also: Sequence[Bound] = ()) -> None:
+    """Do the changes, with the effect that they have in their order. `also`: Writes of other tables, to go with the first."""
+    together = list(also)
+    for statement, rows, as_arrays in arrange(changes):
+        alone = not isinstance(statement, Write)
+        if alone or any(_table(statement) == _table(other.statement) for other in together):
+            await execute(connection, together)
+            together.clear()
+        if as_arrays and alone:
             await connection.execute(statement, *zip(*rows, strict=True))
+        elif as_arrays:
+            together.append(Bound(statement, tuple(zip(*rows, strict=True))))
         elif len(rows) == 1:
             await connection.execute(statement, *rows[0])
         else:
             await connection.executemany(statement, rows)
+    await execute(connection, together)
+
+
+async def execute(connection: Connection, together: Sequence[Bound]) -> None:
+    """Do all of these at once: Writes of different tables."""
+    if together:
+        statement = _joined(tuple(one.statement for one in together))
+        await connection.execute(statement, *(arg for one in together for arg in one.args))
+
+
+def _table(statement: str) -> str:
+    return statement.table if isinstance(statement, Write) else ""
+
+
+@lru_cache(maxsize=1_000)
+def _joined(statements: tuple[str, ...]) -> str:
+    """One statement that does all of them, its parameters numbered on."""
+    numbered, taken = [], 0
+    for statement in statements:
+        numbered.append(_PARAMETER.sub(lambda found, taken=taken: f"${int(found[1]) + taken}", statement))  # type: ignore[misc]
+        taken += max(int(number) for number in _PARAMETER.findall(statement))
+    *before, last = numbered
+    if not before:
+        return last
+    return f"WITH {', '.join(f'w{number} AS ({statement})' for number, statement in enumerate(before))} {last}"

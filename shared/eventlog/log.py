@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 import asyncpg
 import msgspec
 
 from shared.clock import Clock
 from shared.errors import Conflict
+from shared.eventlog.changes import Bound, Write, execute, insert
 from shared.events.codec import Codec, Event
 from shared.postgres import Connection
 
 E = TypeVar("E", bound=Event)
 
 PAGE: Final = 5_000
+REPLAY_PAGE: Final = 1_000
+"""Small, so that a page is still in the processor's cache when it is decoded."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _LOCK_HEAD: Final = "SELECT position, hash FROM log_head FOR UPDATE"
-_APPEND: Final = """
-    WITH head AS (UPDATE log_head SET position = $10, hash = $11)
-    INSERT INTO event (position, stream, version, type, schema, data, meta, recorded_at, hash)
-    SELECT u.position, u.stream, u.version, u.type, u.schema, u.data::json, u.meta::json, u.recorded_at, u.hash
-    FROM unnest(
-        $1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $8::timestamptz[], $9::bytea[]
-    ) AS u(position, stream, version, type, schema, data, meta, recorded_at, hash)
-"""
+_MOVE_HEAD: Final = Write("log_head", "UPDATE log_head SET position = $1, hash = $2")
+_APPEND: Final = insert(
+    "event",
+    {
+        "position": "bigint",
+        "stream": "text",
+        "version": "int",
+        "type": "text",
+        "schema": "int",
+        "data": "json",
+        "meta": "json",
+        "recorded_at": "timestamptz",
+        "hash": "bytea",
+    },
+)
 _SELECT: Final = "SELECT position, stream, version, type, schema, data, meta, recorded_at, hash FROM event "
 _READ_ALL: Final = _SELECT + "WHERE position > $1 ORDER BY position LIMIT $2"
 _READ_SOME: Final = (
@@ -37,6 +50,9 @@ _READ_SOME: Final = (
     WHERE position > $1 AND ($3::text IS NULL OR stream = $3) AND ($4::text IS NULL OR type = $4)
     ORDER BY position LIMIT $2"""
 )
+_REPLAY: Final = """
+    SELECT position, stream, type, schema, data, recorded_at FROM event WHERE position > $1 ORDER BY position LIMIT $2
+"""
 _READ_STREAMS: Final = _SELECT + "WHERE stream = ANY($1::text[]) ORDER BY stream, version"
 
 
@@ -73,6 +89,26 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     meta: bytes
     recorded_at: datetime
     hash: bytes
+
+
+class Placed(Protocol):
+    """Which event it is, and when it was recorded: what a `Recorded` and a `Past` both say."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def recorded_at(self) -> datetime: ...
+
+
+class Past(msgspec.Struct, Generic[E], frozen=True, gc=False):
+    """One event as a replay gives it: decoded, without what only the log itself needs."""
+
+    position: int
+    stream: str
+    recorded_at: datetime
+    event: E
 
 
 class Entry(NamedTuple, Generic[E]):
@@ -151,11 +187,15 @@ class EventLog(Generic[E]):
         """Insert prepared rows and move the head. Raises Conflict if another transaction has taken a version of theirs."""
         if not recorded:
             return
-        columns: list[list[object]] = [list(column) for column in zip(*(_row(event) for event in recorded), strict=True)]
         try:
-            await connection.execute(_APPEND, *columns, recorded[-1].position, recorded[-1].hash)
+            await execute(connection, self.writes(recorded))
         except asyncpg.UniqueViolationError as error:
-            raise Conflict("The object was changed meanwhile: read it again and decide anew.") from error
+            raise changed_meanwhile() from error
+
+    def writes(self, recorded: Sequence[Recorded]) -> list[Bound]:
+        """What inserts prepared rows, one at least, and moves the head."""
+        columns: list[list[object]] = [list(column) for column in zip(*(_row(event) for event in recorded), strict=True)]
+        return [Bound(_MOVE_HEAD, (recorded[-1].position, recorded[-1].hash)), Bound(_APPEND, columns)]
 
     async def read(
         self, connection: Connection, after: int, limit: int, *, stream: str | None = None, type_: str | None = None
@@ -182,6 +222,27 @@ class EventLog(Generic[E]):
             yield events
             after = events[-1].position
 
+    async def replay(self, connection: Connection, after: int = 0) -> AsyncGenerator[list[Past[E]], None]:
+        """The whole log after a position, decoded, page by page. The connection reads the next page while this one is used, so
+        that nothing else can be asked of it until the end."""
+        statement = await connection.prepare(_REPLAY)
+        asked = asyncio.create_task(statement.fetch(after, REPLAY_PAGE))
+        try:
+            with collector_at_rest():
+                while rows := await asked:
+                    asked = asyncio.create_task(statement.fetch(rows[-1][0], REPLAY_PAGE))
+                    await asyncio.sleep(0)  # has the question sent
+                    yield self._past(rows)
+        finally:
+            await _given_up(asked)
+
+    def _past(self, rows: Sequence[asyncpg.Record]) -> list[Past[E]]:
+        decode = self.codec.decode
+        return [
+            Past(position, stream, recorded_at, decode(type_, schema, data))
+            for position, stream, type_, schema, data, recorded_at in rows
+        ]
+
     def decode(self, recorded: Recorded) -> E:
         """The event itself, in today's shape."""
         return self.codec.decode(recorded.type, recorded.schema, recorded.data)
@@ -207,6 +268,29 @@ class EventLog(Generic[E]):
             if (position, previous) != head:
                 raise ChainBroken(f"the log ends at position {position}, its head says {head.position}")
         return position
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """While much is built from events: Python's collector would look through all of it again and again, and find no garbage."""
+    working = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if working:
+            gc.enable()
+
+
+def changed_meanwhile() -> Conflict:
+    """What it means that the version of an event is taken."""
+    return Conflict("The object was changed meanwhile: read it again and decide anew.")
+
+
+async def _given_up(task: asyncio.Task[list[asyncpg.Record]]) -> None:
+    """End a question that nobody waits for any longer, so that its connection is free again."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _row(event: Recorded) -> tuple[object, ...]:

@@ -19,9 +19,9 @@ import asyncpg
 from shared.clock import Clock
 from shared.commands.base import Command, Reply
 from shared.errors import CommandReused, Conflict, TollbookError, Unavailable
-from shared.eventlog.changes import Change, apply
+from shared.eventlog.changes import Bound, Change, apply, insert
 from shared.eventlog.decision import Decision
-from shared.eventlog.log import Entry, EventLog, Meta, Recorded
+from shared.eventlog.log import Entry, EventLog, Head, Meta, Placed, Recorded, changed_meanwhile
 from shared.eventlog.vault import Vault
 from shared.events.codec import Event
 from shared.postgres import Connection, Pool
@@ -57,14 +57,31 @@ PASSING_ERRORS: Final = (
 
 FORGET_EVERY_S: Final = 3600
 
-_FIND_COMMANDS: Final = """
-    SELECT account, command_id, fingerprint, reply FROM command
-    WHERE (account, command_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+_BEGIN: Final = "BEGIN; SELECT FROM log_head FOR UPDATE"
+# What is read before deciding, in one statement; it must come after the one that locks the head, to see what was committed
+# until then. `known`: those of the commands ($1 accounts, $2 ids) that were done before; `past`: the events of the streams $3.
+_READ: Final = """
+    SELECT position, hash,
+        ARRAY(
+            SELECT row(account, command_id, fingerprint, reply) FROM command
+            WHERE (account, command_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+        ) AS known,
+        ARRAY(
+            SELECT row(stream, type, schema, data::text) FROM event WHERE stream = ANY($3::text[]) ORDER BY stream, version
+        ) AS past
+    FROM log_head
 """
-_KEEP_COMMANDS: Final = """
-    INSERT INTO command (account, command_id, fingerprint, reply, reveals, recorded_at)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::text[], $6::timestamptz[])
-"""
+_KEEP_COMMANDS: Final = insert(
+    "command",
+    {
+        "account": "text",
+        "command_id": "text",
+        "fingerprint": "bytea",
+        "reply": "bytea",
+        "reveals": "text",
+        "recorded_at": "timestamptz",
+    },
+)
 _FORGET_REVEALED: Final = f"""
     UPDATE command SET reply = NULL
     WHERE reveals IS NOT NULL AND reply IS NOT NULL AND recorded_at < $1::timestamptz - interval '{REVEALED_FOR}'
@@ -127,7 +144,7 @@ class Transactor(Generic[E]):
         pool: Pool,
         event_log: EventLog[E],
         vault: Vault,
-        project: Callable[[Recorded, E], list[Change]],
+        project: Callable[[Placed, E], list[Change]],
         clock: Clock,
         committed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -178,6 +195,7 @@ class Transactor(Generic[E]):
     ) -> R:
         """The same inside the caller's transaction: how a reaction's events commit together with its checkpoint."""
         done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        await self._log.lock_head(connection)
         outcome = await self._decide_all(connection, [_Pending(command, stream, initial, evolve, decide, reply, facts, done)])
         outcome.settle()
         return await done
@@ -231,23 +249,24 @@ class Transactor(Generic[E]):
 
     async def _in_transaction(self, batch: Sequence[_Pending]) -> None:
         async with self._pool.acquire(timeout=5) as connection:
-            async with connection.transaction():
-                outcome = await self._decide_all(connection, batch)
-                if self._clock.monotonic() >= self._forget_at:
-                    await connection.execute(_FORGET_REVEALED, self._clock.now())
-                    self._forget_at = self._clock.monotonic() + FORGET_EVERY_S
+            # Begun by hand, together with the lock. Whatever fails before the end, `acquire` rolls back.
+            await connection.execute(_BEGIN)
+            outcome = await self._decide_all(connection, batch)
+            if self._clock.monotonic() >= self._forget_at:
+                await connection.execute(_FORGET_REVEALED, self._clock.now())
+                self._forget_at = self._clock.monotonic() + FORGET_EVERY_S
+            await connection.execute("COMMIT")
             outcome.settle()
             if outcome.appended:
                 self._committed()
 
     async def _decide_all(self, connection: Connection, batch: Sequence[_Pending]) -> _Outcome:
-        head = await self._log.lock_head(connection)
+        """Decide under the head's lock, which the transaction of `connection` has."""
         outcome = _Outcome()
-        fresh = await self._answer_repeated(connection, batch, outcome)
+        head, known, events = await self._read(connection, batch)
+        fresh = self._answer_repeated(batch, known, outcome)
         if not fresh:
             return outcome
-        history = await self._log.read_streams(connection, [pending.stream for pending in fresh])
-        events = {stream: [self._log.decode(recorded) for recorded in found] for stream, found in history.items()}
         tables = _Tables(connection, await _read_ahead(connection, fresh))
         kept: list[tuple[object, ...]] = []
         sealed: dict[str, bytes] = {}
@@ -272,33 +291,55 @@ class Transactor(Generic[E]):
             shredded |= set(decision.shred)
             kept.append(self._kept(pending, decision))
             outcome.replies.append((pending, decision.reply))
-        await self._log.write(connection, outcome.appended)
-        await tables.write()
+        also = self._log.writes(outcome.appended) if outcome.appended else []
         if sealed:
-            await self._vault.put_all(connection, sealed)
+            also.append(self._vault.keeps(sealed))
         if kept:
-            await connection.execute(_KEEP_COMMANDS, *(list(column) for column in zip(*kept, strict=True)))
+            also.append(Bound(_KEEP_COMMANDS, [list(column) for column in zip(*kept, strict=True)]))
+        try:
+            await tables.write(also)
+        except asyncpg.UniqueViolationError as error:
+            if error.table_name == "event":
+                raise changed_meanwhile() from error
+            raise
         for id_ in sorted(shredded):  # after the replies are kept: it forgets one of this very batch too
             await self._vault.shred(connection, id_)
         return outcome
 
-    async def _answer_repeated(self, connection: Connection, batch: Sequence[_Pending], outcome: _Outcome) -> list[_Pending]:
-        """Commands that were not done before; the others get their first reply, or their refusal."""
+    async def _read(
+        self, connection: Connection, batch: Sequence[_Pending]
+    ) -> tuple[Head, dict[tuple[str, str], tuple[bytes, bytes | None]], dict[str, list[E]]]:
+        """The end of the log; fingerprint and reply of each command that was done before; the events of each stream."""
+        events: dict[str, list[E]] = {pending.stream: [] for pending in batch}
         accounts, ids = [pending.key[0] for pending in batch], [pending.key[1] for pending in batch]
-        known = {(row["account"], row["command_id"]): row for row in await connection.fetch(_FIND_COMMANDS, accounts, ids)}
+        row = await connection.fetchrow(_READ, accounts, ids, list(events))
+        assert row is not None, "the migration inserts the one row"
+        position, hash_, known, past = row
+        for stream, type_, schema, data in past:
+            events[stream].append(self._log.codec.decode(type_, schema, data))
+        return Head(position, hash_), {(one[0], one[1]): (one[2], one[3]) for one in known}, events
+
+    def _answer_repeated(
+        self,
+        batch: Sequence[_Pending],
+        known: Mapping[tuple[str, str], tuple[bytes, bytes | None]],
+        outcome: _Outcome,
+    ) -> list[_Pending]:
+        """Commands that were not done before; the others get their first reply, or their refusal."""
         fresh: list[_Pending] = []
         for pending in batch:
-            row = known.get(pending.key)
-            if row is None:
+            if pending.key not in known:
                 fresh.append(pending)
-            elif row["fingerprint"] != pending.fingerprint:
+                continue
+            fingerprint, sealed = known[pending.key]
+            if fingerprint != pending.fingerprint:
                 detail = "This command id (Idempotency-Key) was used for another request. Use a new one for each wish."
                 outcome.refused.append((pending, CommandReused(detail)))
-            elif row["reply"] is None:
+            elif sealed is None:
                 detail = "This was done before. Its reply held a secret and is no longer kept: read the object instead."
                 outcome.refused.append((pending, Conflict(detail)))
             else:
-                reply = self._vault.open(_reply_context(pending), row["reply"])
+                reply = self._vault.open(_reply_context(pending), sealed)
                 outcome.replies.append((pending, pending.reply.model_validate_json(reply)))
         return fresh
 
@@ -352,9 +393,9 @@ class _Tables:
             await self.write()
         return await pending.facts(self._connection)
 
-    async def write(self) -> None:
-        """Make the changes that wait."""
-        await apply(self._connection, self._changes)
+    async def write(self, also: Sequence[Bound] = ()) -> None:
+        """Make the changes that wait, together with other writes."""
+        await apply(self._connection, self._changes, also)
         self._changes.clear()
         self._waiting.clear()
 

@@ -11,12 +11,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
 
 from shared.errors import NotFound, TollbookError
+from shared.eventlog.changes import Bound, execute, insert
 from shared.ids import new_nonce
 from shared.postgres import Connection
 
 _KEY_ID_LENGTH: Final = 4
 _NONCE_LENGTH: Final = 12
 _KEY_LENGTH: Final = 32
+_PUT: Final = insert("vault", {"id": "text", "sealed": "bytea"})
 
 
 class VaultKeyUnknown(TollbookError):
@@ -55,10 +57,11 @@ class Vault:
 
     async def put_all(self, connection: Connection, plaintexts: Mapping[str, bytes]) -> None:
         """Keep each plaintext under its id; the ids must be new."""
-        sealed = [self.seal(f"vault:{id_}", plaintext) for id_, plaintext in plaintexts.items()]
-        await connection.execute(
-            "INSERT INTO vault (id, sealed) SELECT * FROM unnest($1::text[], $2::bytea[])", list(plaintexts), sealed
-        )
+        await execute(connection, [self.keeps(plaintexts)])
+
+    def keeps(self, plaintexts: Mapping[str, bytes]) -> Bound:
+        """What keeps them: to go to the server together with other writes."""
+        return Bound(_PUT, (list(plaintexts), [self.seal(f"vault:{id_}", plaintext) for id_, plaintext in plaintexts.items()]))
 
     async def get(self, connection: Connection, id_: str) -> bytes:
         """What is kept under `id_`. Raises NotFound when it was shredded or never kept."""

@@ -38,7 +38,7 @@ class Codec(Generic[E]):
         self.classes: dict[str, type[E]] = {cls.__name__: cls for cls in (get_args(union) or (union,))}
         self._upcasters = dict(upcasters or {})
         self._encoder = msgspec.json.Encoder()
-        self._decoders = {name: msgspec.json.Decoder(cls) for name, cls in self.classes.items()}
+        self._decoders = {name: (cls.schema, msgspec.json.Decoder(cls).decode) for name, cls in self.classes.items()}
         self._check_upcasters()
 
     def _check_upcasters(self) -> None:
@@ -53,12 +53,12 @@ class Codec(Generic[E]):
 
     def decode(self, type_: str, schema: int, data: bytes | str) -> E:
         """The event of today's shape from data of any schema version. Raises UnknownEvent or msgspec.ValidationError."""
-        decoder = self._decoders.get(type_)
-        if decoder is None:
-            raise UnknownEvent(f"{self.service} has no event {type_!r}")
-        current = self.classes[type_].schema
+        try:
+            current, decode = self._decoders[type_]
+        except KeyError:
+            raise UnknownEvent(f"{self.service} has no event {type_!r}") from None
         if schema == current:
-            return decoder.decode(data)
+            return decode(data)
         if not 1 <= schema < current:
             raise UnknownEvent(f"{type_} is known up to schema {current}, not {schema}: this release is older than the event")
         fields: dict[str, Any] = msgspec.json.decode(data)

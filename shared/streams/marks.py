@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from shared.eventlog.changes import Change
+from shared.eventlog.changes import Change, Idempotent
 
 _KEY: Final = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
-_MARK: Final = """
+_MARK: Final = Idempotent(
+    "kv_dirty",
+    """
     INSERT INTO kv_dirty (bucket, key) SELECT * FROM unnest($1::text[], $2::text[]) ORDER BY 1, 2
     ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
-"""
+    """,
+)
 
 
 def mark_dirty(bucket: str, key: str) -> Change:

@@ -22,6 +22,8 @@ from shared.streams.publish import BATCH_MESSAGES_MAX, Outgoing, TooBig, WrongLa
 log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.1
+COMPANY_S: Final = 0.005
+"""How long what was committed waits for more to go with it: commits come in runs, and each batch costs NATS an fsync."""
 CHECK_S: Final = 1.0
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
@@ -88,10 +90,8 @@ class Relay:
         self._checked_at = self._clock.monotonic()
         while True:
             self._woken.clear()
-            async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-                self._head = (await self._log.head(connection)).position
-            while self.relayed < self._head:
-                await self._relay_some()
+            while await self._relay_some() == BATCH_MESSAGES_MAX:
+                pass
             if self._clock.monotonic() - self._checked_at >= CHECK_S or self._nc().stats["reconnects"] != self._reconnects:
                 return
             try:
@@ -99,10 +99,14 @@ class Relay:
                     await self._woken.wait()
             except TimeoutError:
                 continue
+            await asyncio.sleep(COMPANY_S)
 
-    async def _relay_some(self) -> None:
+    async def _relay_some(self) -> int:
+        """Publish the next events of the log, up to a bound; how many these were."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             events = await self._log.read(connection, self.relayed, BATCH_MESSAGES_MAX)
+            full = len(events) == BATCH_MESSAGES_MAX
+            self._head = (await self._log.head(connection)).position if full else self.relayed + len(events)
         for batch in split_batches(self._outgoing(event) for event in events):
             try:
                 await self._publish(batch)
@@ -113,6 +117,7 @@ class Relay:
                     f"Event {self.relayed + 1} of the {self.service} log is too big for NATS: {error}."
                     " Raise max_payload on the NATS servers."
                 ) from error
+        return len(events)
 
     async def _publish(self, batch: list[Outgoing]) -> None:
         stored = await publish_batch(self._nc(), batch, expected_last_sequence=self.relayed)

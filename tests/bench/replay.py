@@ -51,12 +51,11 @@ async def folded(pool: Pool, events: int) -> float:
     began = time.perf_counter()
     seen = 0
     async with pool.acquire() as connection:
-        async for page in log.pages(connection):
-            for recorded in page:
-                stream = recorded.stream
-                event = log.decode(recorded)
+        async for page in log.replay(connection):
+            for past in page:
+                stream = past.stream
                 if stream.startswith("app/"):
-                    apps[stream] = evolve_app(apps.get(stream), event)
+                    apps[stream] = evolve_app(apps.get(stream), past.event)
             seen += len(page)
     if seen != events:
         raise RuntimeError(f"{seen} events read, {events} written")

@@ -13,7 +13,7 @@ from shared.commands.base import Command, Reply
 from shared.errors import Conflict
 from shared.eventlog.changes import Change
 from shared.eventlog.decision import Decision
-from shared.eventlog.log import EventLog, Recorded
+from shared.eventlog.log import EventLog, Placed
 from shared.eventlog.transact import Transactor
 from shared.eventlog.vault import Vault
 from shared.events.codec import Codec, Event
@@ -65,7 +65,7 @@ def evolve(state: int, event: LedgerEvent) -> int:
             return state - count
 
 
-def project(recorded: Recorded, event: LedgerEvent) -> list[Change]:
+def project(recorded: Placed, event: LedgerEvent) -> list[Change]:
     sign = 1 if isinstance(event, PebblesAdded) else -1
     return [
         Change(
