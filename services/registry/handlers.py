@@ -45,7 +45,8 @@ from shared.commands.registry import (
 from shared.commands.requester import subject_of
 from shared.credentials import verifier
 from shared.errors import NotFound, Unavailable
-from shared.eventlog.transact import PASSING_ERRORS, FactsOf, Transactor
+from shared.eventlog.facts import FactsOf
+from shared.eventlog.transact import PASSING_ERRORS, Transactor
 from shared.eventlog.vault import Vault
 from shared.events.registry import RegistryEvent
 from shared.ids import new_client_id, new_client_secret, new_id

@@ -10,10 +10,9 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -22,7 +21,8 @@ from shared.commands.base import Command, Reply
 from shared.errors import CommandReused, Conflict, TollbookError, Unavailable
 from shared.eventlog.changes import Bound, Change, apply, insert
 from shared.eventlog.decision import Decision
-from shared.eventlog.log import Entry, EventLog, Head, Meta, Placed, Recorded, changed_meanwhile
+from shared.eventlog.facts import FactsOf, no_facts
+from shared.eventlog.log import Entry, EventLog, Head, Meta, Placed, Recorded, changed_meanwhile, holding_the_head
 from shared.eventlog.vault import Vault
 from shared.events.codec import Event
 from shared.postgres import Connection, Pool
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 R = TypeVar("R", bound=Reply)
 State = TypeVar("State")
+Known: TypeAlias = Mapping[tuple[str, str], tuple[bytes, bytes | None]]
 Facts = TypeVar("Facts")
-Row = TypeVar("Row")
 
 BATCH_MAX: Final = 64
 WAITING_MAX: Final = 2_000
@@ -58,7 +58,6 @@ PASSING_ERRORS: Final = (
 
 FORGET_EVERY_S: Final = 3600
 
-_BEGIN: Final = "BEGIN; SELECT FROM log_head FOR UPDATE"
 # What is read before deciding, in one statement; it must come after the one that locks the head, to see what was committed
 # until then. `known`: those of the commands ($1 accounts, $2 ids) that were done before; `past`: the events of the streams $3.
 _READ: Final = """
@@ -87,27 +86,6 @@ _FORGET_REVEALED: Final = f"""
     UPDATE command SET reply = NULL
     WHERE reveals IS NOT NULL AND reply IS NOT NULL AND recorded_at < $1::timestamptz - interval '{REVEALED_FOR}'
 """  # noqa: S608 - a constant
-
-
-async def no_facts(_: Connection) -> None:
-    """For commands that are decided on their stream alone."""
-
-
-@dataclass(frozen=True)
-class FactsOf(Generic[Row, Facts]):
-    """Facts by `key`, read for all the commands of a transaction in one query where that can be.
-
-    `read` gives what the tables say of the keys; `make` makes facts of one such row (None: nothing) when the command is decided.
-    Commands whose `read` is equal are read together.
-    """
-
-    read: Callable[[Connection, Sequence[str]], Awaitable[Mapping[str, Row]]]
-    key: str
-    make: Callable[[Row | None], Facts]
-
-    async def __call__(self, connection: Connection) -> Facts:
-        """The facts of this one command."""
-        return self.make((await self.read(connection, [self.key])).get(self.key))
 
 
 @dataclass(eq=False)
@@ -250,7 +228,7 @@ class Transactor(Generic[E]):
 
     async def _in_transaction(self, batch: Sequence[_Pending]) -> None:
         async with self._pool.acquire(timeout=5) as connection:
-            async with _holding_the_head(connection):
+            async with holding_the_head(connection):
                 outcome = await self._decide_all(connection, batch)
                 if self._clock.monotonic() >= self._forget_at:
                     await connection.execute(_FORGET_REVEALED, self._clock.now())
@@ -305,9 +283,7 @@ class Transactor(Generic[E]):
             await self._vault.shred(connection, id_)
         return outcome
 
-    async def _read(
-        self, connection: Connection, batch: Sequence[_Pending]
-    ) -> tuple[Head, dict[tuple[str, str], tuple[bytes, bytes | None]], dict[str, list[E]]]:
+    async def _read(self, connection: Connection, batch: Sequence[_Pending]) -> tuple[Head, Known, dict[str, list[E]]]:
         """The end of the log; fingerprint and reply of each command that was done before; the events of each stream."""
         events: dict[str, list[E]] = {pending.stream: [] for pending in batch}
         accounts, ids = [pending.key[0] for pending in batch], [pending.key[1] for pending in batch]
@@ -318,12 +294,7 @@ class Transactor(Generic[E]):
             events[stream].append(self._log.codec.decode(type_, schema, data))
         return Head(position, hash_), {(one[0], one[1]): (one[2], one[3]) for one in known}, events
 
-    def _answer_repeated(
-        self,
-        batch: Sequence[_Pending],
-        known: Mapping[tuple[str, str], tuple[bytes, bytes | None]],
-        outcome: _Outcome,
-    ) -> list[_Pending]:
+    def _answer_repeated(self, batch: Sequence[_Pending], known: Known, outcome: _Outcome) -> list[_Pending]:
         """Commands that were not done before; the others get their first reply, or their refusal."""
         fresh: list[_Pending] = []
         for pending in batch:
@@ -410,19 +381,6 @@ async def _read_ahead(connection: Connection, batch: Sequence[_Pending]) -> dict
         rows = await read(connection, sorted({pending.facts.key for pending in asking}))
         found |= {pending: rows.get(pending.facts.key) for pending in asking}
     return found
-
-
-@asynccontextmanager
-async def _holding_the_head(connection: Connection) -> AsyncIterator[None]:
-    """A transaction that locks the log's head as it begins: asyncpg's own would take a round trip more."""
-    try:
-        await connection.execute(_BEGIN)
-        yield
-        await connection.execute("COMMIT")
-    except BaseException:
-        if not connection.is_closed() and connection.is_in_transaction():
-            await connection.execute("ROLLBACK")
-        raise
 
 
 def _fold(pending: _Pending, events: Sequence[Any]) -> Any:
