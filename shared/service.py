@@ -27,7 +27,8 @@ from pydantic import ValidationError
 from shared.asyncapi import ServiceDocument
 from shared.commands.base import ERROR_HEADER, Refusal, RefusedField, field_problems
 from shared.errors import InvalidInput, MalformedRequest, TollbookError
-from shared.http_head import DEFAULT_NOT_HTTP, DEFAULT_REFUSAL, BoundedHttpProtocol
+from shared.http_direct import DirectEdge, DirectHttpProtocol
+from shared.http_head import DEFAULT_NOT_HTTP, DEFAULT_REFUSAL
 from shared.readiness import Readiness, ReadinessCheck, ReadinessMetrics
 from shared.settings import ServiceSettings
 from shared.streams.elsewhere import Elsewhere
@@ -43,7 +44,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 GRACE_S: Final = 5
 STOP_GRACES_S: Final = (6.0, 1.0, 1.0)
 """How long background tasks may take to finish what they do, each time they are asked to."""
-HEALTH_PATHS: Final = ("/healthz", "/readyz", "/metrics", "/asyncapi", "/asyncapi.json")
+HEALTH_PATHS: Final = frozenset(("/healthz", "/readyz", "/metrics", "/asyncapi", "/asyncapi.json"))
 
 
 BackgroundTask = Callable[[], Awaitable[None]]
@@ -52,12 +53,19 @@ BackgroundTask = Callable[[], Awaitable[None]]
 class Service:
     """One service process.
 
-    `edge` is the ASGI application of a service that has an HTTP edge of its own (gate, console); it gets every path that is not
-    the frame's. Parts are added before `run`: `background` tasks start after the broker, and the end of any of them, in whatever
-    way, ends the process with exit code 1, for the supervisor to start it again.
+    A service that has an HTTP edge of its own gives `edge`, an ASGI application (console), or `direct`, which answers without
+    ASGI (gate); either gets every path that is not the frame's. Parts are added before `run`: `background` tasks start after the
+    broker, and the end of any of them, in whatever way, ends the process with exit code 1, for the supervisor to start it again.
     """
 
-    def __init__(self, name: str, settings: ServiceSettings, description: str, edge: AsgiApp | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: ServiceSettings,
+        description: str,
+        edge: AsgiApp | None = None,
+        direct: DirectEdge | None = None,
+    ) -> None:
         self.name = name
         self.settings = settings
         self.metrics = CollectorRegistry()
@@ -67,7 +75,10 @@ class Service:
         self.failed: BaseException | None = None
         self.head_refusal = DEFAULT_REFUSAL
         self.not_http_refusal = DEFAULT_NOT_HTTP
+        self.direct = direct
+        self.asgi_paths = HEALTH_PATHS
         self._edge = edge
+        self._connection: Client | None = None
         self._checks: dict[str, ReadinessCheck] = {"nats": self._nats_readiness}
         self.metrics.register(ReadinessMetrics(self._checks))
         self._background: dict[str, BackgroundTask] = {"nats server": Elsewhere(lambda: self.nc).run}
@@ -92,8 +103,9 @@ class Service:
     @property
     def nc(self) -> Client:
         """The service's one NATS connection. Raises until the broker has started."""
-        connection: Client = self.broker.config.connection_state.connection
-        return connection
+        if self._connection is None:
+            self._connection = self.broker.config.connection_state.connection
+        return self._connection
 
     def starter(self, start: Callable[[], Awaitable[None]]) -> None:
         """Have `start` awaited once NATS is connected, before any background task: declare streams, open pools."""
@@ -128,7 +140,7 @@ class Service:
             log_config=None,
             access_log=False,
             loop="uvloop",
-            http=BoundedHttpProtocol,
+            http=DirectHttpProtocol,
             ws="none",
             lifespan="on",
             server_header=False,

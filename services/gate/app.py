@@ -66,7 +66,7 @@ def build(settings: GateSettings) -> Service:
     )
     metrics.gauges["in_flight"] = "Calls that wait for their record", lambda: committer.waiting
     metrics.gauges["applications"] = "Applications known", lambda: len(apps)
-    service = Service(NAME, settings, "Decides whether a call may pass, and records the usage of each that did.", edge)
+    service = Service(NAME, settings, "Decides whether a call may pass, and records the usage of each that did.", direct=edge)
     service.head_refusal = as_bytes(HEADERS_TOO_LARGE)
     service.not_http_refusal = as_bytes(NOT_HTTP)
     service.metrics.register(metrics)

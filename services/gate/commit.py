@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from itertools import chain, repeat
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from nats.aio.client import Client
@@ -39,9 +39,13 @@ HEADERS: Final = {"Content-Type": MSGPACK}
 FATE_UNKNOWN: Final = (Unavailable, NatsError, TimeoutError, OSError)
 
 
-class _Waiting(NamedTuple):
+Recorded = Callable[[bool], None]
+"""Is told once: True when the record is in the USAGE stream, False when that is not known, and then it counts nothing."""
+
+
+class _Waiting(msgspec.Struct, frozen=True, gc=False):
     record: UsageRecord
-    recorded: asyncio.Future[bool]
+    recorded: Recorded
 
 
 class Committer:
@@ -72,6 +76,7 @@ class Committer:
         self._seq = 0
         self._collecting: list[_Waiting] = []
         self._committing: Sequence[_Waiting] = ()
+        self._committed: Sequence[_Waiting] = ()
         self._wake = asyncio.Event()
         self._obstacle = ""
         self._stopping = False
@@ -79,7 +84,7 @@ class Committer:
     @property
     def waiting(self) -> int:
         """Callers that wait for their record now."""
-        return len(self._collecting) + len(self._committing)
+        return len(self._collecting) + len(self._committing) + len(self._committed)
 
     @property
     def full(self) -> bool:
@@ -95,17 +100,13 @@ class Committer:
             return Readiness(False, self._obstacle)
         return Readiness(not self.blocked, "usage cannot be recorded: not connected to NATS" if self.blocked else "")
 
-    async def record(self, record: UsageRecord) -> bool:
-        """True once `record` is in the USAGE stream; False when that is not known, and then it counts nothing.
-
-        The caller has asked `blocked` and `full` in the same step of the event loop.
-        """
+    def record(self, record: UsageRecord, recorded: Recorded) -> None:
+        """Have `record` in the next commit, and tell `recorded` what became of it: at once when `blocked` or `full`."""
         if self.blocked or self.full:
-            return False
-        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            recorded(False)
+            return
         self._collecting.append(_Waiting(record, recorded))
         self._wake.set()
-        return await recorded
 
     async def run(self) -> None:
         """Commit for ever. When cancelled, first finishes what waits, for DRAIN_S at most."""
@@ -122,6 +123,7 @@ class Committer:
         finally:
             self._stopping = True
             work.cancel()
+            self._answer_committed()
             self._answer(self._take_all(), recorded=False)
 
     async def _work(self) -> None:
@@ -139,14 +141,20 @@ class Committer:
         self._seq += 1
         batch = UsageBatch(publisher=self._publisher, seq=self._seq, records=[waiter.record for waiter in self._committing])
         began = self._clock.monotonic()
+        if self._committed:
+            # In two steps of the event loop: in the next, nats-py sends what is now published. JetStream writes while we answer.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._answer_committed)
         try:
             await self._publish(batch)
         except FATE_UNKNOWN as error:
             await self._take_back(msgspec.structs.replace(batch, retracted=True), error)
         else:
             self._metrics.committed(len(self._committing), self._clock.monotonic() - began)
-            committed, self._committing = self._committing, ()
-            self._answer(committed, recorded=True)
+            self._answer_committed()
+            self._committed, self._committing = self._committing, ()
+            if not self._collecting:
+                self._answer_committed()
 
     async def _publish(self, batch: UsageBatch) -> None:
         message = Outgoing(self._subject, self._encode(batch), HEADERS)
@@ -175,8 +183,14 @@ class Committer:
         self._collecting.clear()
         return taken
 
+    def _answer_committed(self) -> None:
+        committed, self._committed = self._committed, ()
+        self._answer(committed, recorded=True)
+
     @staticmethod
     def _answer(waiting: Sequence[_Waiting], *, recorded: bool) -> None:
         for waiter in waiting:
-            if not waiter.recorded.done():
-                waiter.recorded.set_result(recorded)
+            try:
+                waiter.recorded(recorded)
+            except Exception:
+                log.exception("gate: a call could not be answered")

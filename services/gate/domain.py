@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final, NamedTuple, assert_never
+from typing import Final, assert_never
 
 import msgspec
 
@@ -148,14 +148,14 @@ class Apps:
             self._by_client_id[event.client_id] = app
 
 
-class Credentials(NamedTuple):
+class Credentials(msgspec.Struct, frozen=True, gc=False):
     """What the caller says it is. Never logged."""
 
     client_id: str
     secret: str
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """One call as it was presented.
 
     `credentials` is a Reason when they could not even be read. `web`, `android` and `ios` are "" when the caller presents none.
@@ -169,14 +169,14 @@ class Call(NamedTuple):
     quantity: int = 1
 
 
-class Rules(NamedTuple):
+class Rules(msgspec.Struct, frozen=True):
     """What the decision goes by besides the applications: the catalog's services, and the pepper of the verifiers."""
 
     services: frozenset[str]
     pepper: bytes
 
 
-class Pass(NamedTuple):
+class Pass(msgspec.Struct, frozen=True, gc=False):
     """The call may go on, once its usage is recorded. (The quota lease of an application with a limit will be named here.)"""
 
     client_id: str

@@ -1,4 +1,4 @@
-"""The hot path: one bare ASGI function from a request to its answer, without a framework."""
+"""The hot path: from a request to its answer in two steps of the event loop, before and after the record is on disk."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import chain
 from typing import Final
 
 from services.gate import answers
@@ -16,7 +18,8 @@ from services.gate.metrics import Metrics
 from services.gate.request import read_call
 from shared.clock import Clock
 from shared.events.usage import UsageRecord
-from shared.service import Receive, Scope, Send
+from shared.http_direct import Reply
+from shared.service import Scope
 
 log = logging.getLogger(__name__)
 
@@ -51,26 +54,31 @@ class Edge:
         self._clock = clock
         self._outcomes = metrics.outcomes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - a body is not read
-        if scope["type"] != "http":
-            return
+    def __call__(self, scope: Scope, reply: Reply) -> None:
+        """Decide, then: refuse, or record the call and answer once that is done. Never raises."""
         try:
             now = self._clock.now()
             decision = self._decide(scope, now)
-            if isinstance(decision, Pass) and not await self._record(decision, now):
-                decision = answers.NOT_RECORDED
+            if isinstance(decision, Answer):
+                self._refuse(decision, reply)
+            else:
+                self._committer.record(_record_of(decision, now), partial(self._recorded, decision, reply))
         except Exception as error:
             # The error's own text is left out: it might quote what the caller sent.
             log.error("gate: %s while deciding\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))  # noqa: TRY400
-            decision = answers.UNEXPECTED
-        if isinstance(decision, Pass):
+            self._refuse(answers.UNEXPECTED, reply)
+
+    def _recorded(self, decision: Pass, reply: Reply, recorded: bool) -> None:
+        """Answer a call whose record is in the USAGE stream, or is taken back. Who has gone stays counted: it was let in."""
+        if recorded:
             self._outcomes["passed"] += 1
-            await send(answers.passed(decision))
-            await send(answers.NO_BODY)
+            reply(answers.passed(decision), b"")
         else:
-            self._outcomes[decision.outcome] += 1
-            await send(decision.start)
-            await send(decision.body)
+            self._refuse(answers.NOT_RECORDED, reply)
+
+    def _refuse(self, answer: Answer, reply: Reply) -> None:
+        self._outcomes[answer.outcome] += 1
+        reply(answer.head, answer.body)
 
     def _decide(self, scope: Scope, now: datetime) -> Pass | Answer:
         path: str = scope["path"]
@@ -86,13 +94,11 @@ class Edge:
         if self._committer.full:
             return answers.OVERLOADED
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        if sum([len(name) + len(value) for name, value in headers]) > HEADERS_BYTES_MAX:
+        if sum(map(len, chain.from_iterable(headers))) > HEADERS_BYTES_MAX:
             return answers.HEADERS_TOO_LARGE
         decision = decide(self._apps, self._rules, service, read_call(headers, scope["query_string"]), now)
         return self._refusals[decision] if isinstance(decision, Reason) else decision
 
-    async def _record(self, decision: Pass, now: datetime) -> bool:
-        """True when the call's usage is in the USAGE stream. A caller that has gone meanwhile stays counted: it was let in."""
-        occurred_at_us = (now - EPOCH) // MICROSECOND
-        record = UsageRecord(decision.client_id, decision.service, occurred_at_us, decision.quantity, decision.secret_id)
-        return await self._committer.record(record)
+
+def _record_of(decision: Pass, now: datetime) -> UsageRecord:
+    return UsageRecord(decision.client_id, decision.service, (now - EPOCH) // MICROSECOND, decision.quantity, decision.secret_id)

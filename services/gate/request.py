@@ -20,6 +20,7 @@ _REFERER, _FORWARDED_URI, _ORIGINAL_URI = b"referer", b"x-forwarded-uri", b"x-or
 _READ: Final = frozenset(
     (ID_NAME, SECRET_NAME, _WEB, _REFERER, _ANDROID, _IOS, _QUANTITY, _FORWARDED_URI, _ORIGINAL_URI),
 )
+_CREDENTIALS: Final = frozenset((ID_NAME, SECRET_NAME))
 _QUANTITY_DIGITS: Final = len(str(QUANTITY_MAX))
 _CONTRADICTION: Final = b"\x00"
 """Stands for a header that came twice with different values. No header value can be this, nothing registered equals it."""
@@ -35,8 +36,11 @@ def read_call(headers: Headers, query: bytes) -> Call:
     for name, value in headers:
         if name in _READ and found.setdefault(name, value) != value:
             found[name] = _CONTRADICTION
+    credentials = _credentials(found, query)
+    if found.keys() <= _CREDENTIALS:
+        return Call(credentials)  # a server that counts each call as one: by far the most
     return Call(
-        _credentials(found, query),
+        credentials,
         _web(found),
         found.get(_ANDROID, b"").decode("latin-1"),
         found.get(_IOS, b"").decode("latin-1"),

@@ -154,6 +154,13 @@ async def test_usage_has_no_stream_for_a_while(gate: Gate, registry: Registry, n
     assert counted(batches) == Counter(gate.passed)
 
 
+async def recorded(committer: Committer, record: UsageRecord) -> bool:
+    """What became of a record."""
+    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    committer.record(record, told.set_result)
+    return await told
+
+
 class LateCommitter(Committer):
     """Its first commits reach the stream, but their acknowledgements are lost."""
 
@@ -173,14 +180,14 @@ async def test_a_commit_that_arrived_unacknowledged_is_taken_back_once(nc: Clien
     committer.losses = losses
     running = asyncio.create_task(committer.run())
     records = [UsageRecord(letter * 20, "csr", 1, 1, "s") for letter in "abcdefgh"]
-    assert not any(await asyncio.gather(*(committer.record(record) for record in records)))
+    assert not any(await asyncio.gather(*(recorded(committer, record) for record in records)))
 
     async def recovered() -> bool:
         return committer.readiness().ready
 
     await until(recovered, "the committer to recover")
     assert counted(await stored_batches(nc)) == {}
-    assert all(await asyncio.gather(*(committer.record(record) for record in records)))
+    assert all(await asyncio.gather(*(recorded(committer, record) for record in records)))
     assert counted(await stored_batches(nc)) == {record.client_id: 1 for record in records}
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -207,11 +214,11 @@ async def test_the_queue_is_bounded(nc: Client) -> None:
     committer = slow_committer(nc, waiting_max=10)
     running = asyncio.create_task(committer.run())
     record = UsageRecord("a" * 20, "csr", 1, 1, "s")
-    waiting = [asyncio.create_task(committer.record(record)) for _ in range(10)]
+    waiting = [asyncio.create_task(recorded(committer, record)) for _ in range(10)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert (committer.full, committer.waiting, committer.blocked) == (True, 10, False)
-    assert await committer.record(record) is False
+    assert await recorded(committer, record) is False
     committer.let_go.set()
     assert all(await asyncio.gather(*waiting))
     assert committer.waiting == 0
@@ -225,13 +232,13 @@ async def test_being_stopped_finishes_what_waits(nc: Client) -> None:
     committer = slow_committer(nc)
     running = asyncio.create_task(committer.run())
     record = UsageRecord("a" * 20, "csr", 1, 1, "s")
-    first = asyncio.create_task(committer.record(record))
+    first = asyncio.create_task(recorded(committer, record))
     await asyncio.sleep(0.05)
-    second = asyncio.create_task(committer.record(record))
+    second = asyncio.create_task(recorded(committer, record))
     await asyncio.sleep(0.05)
     running.cancel()
     await asyncio.sleep(0.05)
-    assert await committer.record(record) is False
+    assert await recorded(committer, record) is False
     committer.let_go.set()
     assert await first
     assert await second
@@ -248,11 +255,11 @@ async def test_the_death_of_the_committer_refuses_who_waits_and_is_noticed(nc: C
     committer = BrokenCommitter(lambda: nc, "gate-1", 4, SystemClock(), Metrics(), timeout_s=2, waiting_max=10)
     running = asyncio.create_task(committer.run())
     record = UsageRecord("a" * 20, "csr", 1, 1, "s")
-    assert await committer.record(record) is False
+    assert await recorded(committer, record) is False
     with pytest.raises(RuntimeError, match="a mistake"):
         await running
     assert committer.blocked
-    assert await committer.record(record) is False
+    assert await recorded(committer, record) is False
 
 
 async def test_a_big_burst_is_cut_to_what_a_message_holds(nc: Client) -> None:
@@ -260,7 +267,7 @@ async def test_a_big_burst_is_cut_to_what_a_message_holds(nc: Client) -> None:
     committer = Committer(lambda: nc, "gate-1", 1, SystemClock(), Metrics(), timeout_s=10, waiting_max=20_000)
     running = asyncio.create_task(committer.run())
     record = UsageRecord("a" * 20, "s" * 32, 2**60, 1_000_000_000, "i" * 64, "l" * 64)
-    assert all(await asyncio.gather(*(committer.record(record) for _ in range(12_000))))
+    assert all(await asyncio.gather(*(recorded(committer, record) for _ in range(12_000))))
     sizes = [len(batch.records) for batch in await stored_batches(nc)]
     assert sum(sizes) == 12_000
     assert len(sizes) > 2

@@ -14,7 +14,7 @@ REFUSALS = answers.refusals(naver_unselected_answer=False)
 
 
 def error_of(answer: answers.Answer) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(answer.body["body"])
+    content: dict[str, Any] = json.loads(answer.body)
     assert list(content) == ["error"]
     error: dict[str, Any] = content["error"]
     assert error["details"].endswith(".")
@@ -69,20 +69,20 @@ def test_the_switch_for_navers_own_answer_to_an_unselected_service() -> None:
 )
 def test_the_gates_own_refusals(answer: answers.Answer, expected: tuple[int, str, str]) -> None:
     assert code(answer) == expected
-    assert (b"retry-after" in dict(answer.start["headers"])) == (answer.status == 503)
+    assert (b"retry-after" in dict(answer.headers)) == (answer.status == 503)
 
 
 def test_the_length_and_type_of_a_body_are_said() -> None:
     for answer in REFUSALS.values():
-        headers = dict(answer.start["headers"])
-        assert int(headers[b"content-length"]) == len(answer.body["body"])
+        headers = dict(answer.headers)
+        assert int(headers[b"content-length"]) == len(answer.body)
         assert headers[b"content-type"] == b"application/json"
         assert (b"www-authenticate" in headers) == (answer.status == 401)
 
 
 def test_a_proxy_that_sees_only_headers_can_still_pass_on_the_body() -> None:
     for answer in (*REFUSALS.values(), answers.STARTING, answers.UNEXPECTED):
-        assert dict(answer.start["headers"])[answers.REFUSAL_HEADER] == answer.body["body"]
+        assert dict(answer.headers)[answers.REFUSAL_HEADER] == answer.body
 
 
 def test_more_fields_follow_the_details() -> None:
@@ -93,12 +93,27 @@ def test_more_fields_follow_the_details() -> None:
 
 
 def test_a_call_that_passes_is_told_to_the_api_in_headers() -> None:
-    start = answers.passed(Pass("k" * 20, "acme", "csr", "test", "secret-1", 1))
-    assert start["status"] == 200
-    assert dict(start["headers"]) == {
+    status, *lines = answers.passed(Pass("k" * 20, "acme", "csr", "test", "secret-1", 1)).removesuffix(b"\r\n").split(b"\r\n")
+    assert status == b"HTTP/1.1 200 OK"
+    assert dict(line.split(b": ") for line in lines) == {
         b"content-length": b"0",
         b"x-tollbook-client-id": b"k" * 20,
         b"x-tollbook-account": b"acme",
         b"x-tollbook-service": b"csr",
         b"x-tollbook-tier": b"test",
     }
+
+
+@pytest.mark.parametrize("account", ["acme\r\nx-tollbook-tier: live", "acme\n", "acme\0"])
+def test_what_is_told_in_a_header_cannot_become_another_one(account: str) -> None:
+    with pytest.raises(ValueError, match="line break"):
+        answers.passed(Pass("k" * 20, account, "csr", "test", "secret-1", 1))
+
+
+def test_an_answer_goes_over_the_wire_as_it_is_described() -> None:
+    whole = answers.as_bytes(answers.STARTING)
+    head, _, body = whole.partition(b"\r\n\r\n")
+    status, *lines = head.split(b"\r\n")
+    assert status == b"HTTP/1.1 503 Service Unavailable"
+    assert [tuple(line.split(b": ", 1)) for line in lines] == [*answers.STARTING.headers, (b"connection", b"close")]
+    assert body == answers.STARTING.body

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from services.gate.domain import App, Apps, Call, Contradiction, Credentials, Pass, Reason, Rules, decide, evolve
 from shared.credentials import verifier
@@ -90,12 +91,12 @@ def test_accounts_and_terms_change_nothing() -> None:
 def test_the_order_of_checks_is_service_credentials_selection_environment_quantity() -> None:
     apps = given(registered())
     wrong_all = Call(Credentials(ID, SECOND), web="https://other.example", quantity=0)
-    right_credentials = wrong_all._replace(credentials=Credentials(ID, FIRST))
+    right_credentials = replace(wrong_all, credentials=Credentials(ID, FIRST))
     assert when(apps, wrong_all, "no-such-service") == Reason.UNKNOWN_SERVICE
     assert when(apps, wrong_all, "papago-nmt") == Reason.CREDENTIALS_WRONG
     assert when(apps, right_credentials, "papago-nmt") == Reason.SERVICE_NOT_SELECTED
     assert when(apps, right_credentials) == Reason.WEB_NOT_REGISTERED
-    assert when(apps, right_credentials._replace(web="")) == Reason.QUANTITY_INVALID
+    assert when(apps, replace(right_credentials, web="")) == Reason.QUANTITY_INVALID
 
 
 @pytest.mark.parametrize("reason", [Reason.CREDENTIALS_MISSING, Reason.CREDENTIALS_TWICE, Reason.CREDENTIALS_WRONG])
@@ -114,7 +115,7 @@ def test_an_unknown_id_and_a_wrong_secret_are_the_same_refusal(credentials: Cred
 def test_a_secret_of_another_application_does_not_work() -> None:
     other = "o" * 20
     apps = given(registered(), registered(client_id=other))
-    assert when(apps, Call(Credentials(other, FIRST))) == passes()._replace(client_id=other)
+    assert when(apps, Call(Credentials(other, FIRST))) == replace(passes(), client_id=other)
     assert verifier(PEPPER, ID, FIRST) != verifier(PEPPER, other, FIRST)
 
 
@@ -163,8 +164,8 @@ def test_a_deleted_application_is_as_one_that_never_was() -> None:
 def test_an_edit_replaces_services_and_environments_and_keeps_secrets() -> None:
     apps = given(registered(), edited(SelectedService("papago-nmt"), environments=Environments(web=("daum.net",))))
     assert when(apps) == Reason.SERVICE_NOT_SELECTED
-    assert when(apps, SERVER._replace(web="https://naver.com"), "papago-nmt") == Reason.WEB_NOT_REGISTERED
-    assert when(apps, SERVER._replace(web="https://www.daum.net/x"), "papago-nmt") == passes(service="papago-nmt")
+    assert when(apps, replace(SERVER, web="https://naver.com"), "papago-nmt") == Reason.WEB_NOT_REGISTERED
+    assert when(apps, replace(SERVER, web="https://www.daum.net/x"), "papago-nmt") == passes(service="papago-nmt")
 
 
 def test_a_service_is_in_tier_test_until_it_is_activated() -> None:
@@ -195,24 +196,24 @@ def test_a_service_is_in_tier_test_until_it_is_activated() -> None:
     ],
 )
 def test_an_environment_that_is_presented_must_be_registered(presented: dict[str, str], refused: Reason | None) -> None:
-    assert when(given(registered()), SERVER._replace(**presented)) == (refused or passes())
+    assert when(given(registered()), replace(SERVER, **presented)) == (refused or passes())
 
 
 @pytest.mark.parametrize("presented", [{"web": "https://naver.com"}, {"android": "com.example.app"}, {"ios": "com.example.app"}])
 def test_an_application_without_environments_is_for_servers_only(presented: dict[str, str]) -> None:
     apps = given(registered(environments=Environments()))
     assert when(apps) == passes()
-    assert isinstance(when(apps, SERVER._replace(**presented)), Reason)
+    assert isinstance(when(apps, replace(SERVER, **presented)), Reason)
 
 
 def test_a_page_from_a_file_matches_a_registered_file_environment() -> None:
     apps = given(registered(environments=Environments(web=("file:",))))
-    assert when(apps, SERVER._replace(web="null")) == passes()
-    assert when(apps, SERVER._replace(web="file:///android_asset/index.html")) == passes()
+    assert when(apps, replace(SERVER, web="null")) == passes()
+    assert when(apps, replace(SERVER, web="file:///android_asset/index.html")) == passes()
 
 
 def test_the_quantity_is_what_the_record_will_say() -> None:
-    assert when(given(registered()), SERVER._replace(quantity=7)) == passes(quantity=7)
+    assert when(given(registered()), replace(SERVER, quantity=7)) == passes(quantity=7)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,175 @@
+"""Answers without ASGI, over real connections: order, keep-alive, and callers that do not behave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+
+from deploy.servers.program import free_port
+from shared.http_direct import DirectHttpProtocol, Reply
+from shared.service import Receive, Scope, Send
+from tests.support.crashes import until
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n"
+
+
+class Edge:
+    """Answers with the path: at once, or when told to for a path that begins with /later."""
+
+    asgi_paths = ("/asgi",)
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.asked: list[str] = []
+        self.waiting: list[tuple[bytes, Reply]] = []
+        self.filler = b""
+
+    def direct(self, scope: Any, reply: Reply) -> None:
+        self.asked.append(scope["path"])
+        body = scope["path"].encode() + self.filler
+        if scope["path"].startswith("/later"):
+            self.waiting.append((body, reply))
+        else:
+            reply(HEAD % len(body), body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"asgi"})
+
+    def answer_one(self) -> None:
+        body, reply = self.waiting.pop(0)
+        reply(HEAD % len(body), body)
+
+    async def asked_for(self, count: int) -> None:
+        async def enough() -> bool:
+            return len(self.asked) >= count
+
+        await until(enough, f"{count} requests")
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[Edge, asyncio.StreamReader, asyncio.StreamWriter]]:
+    edge = Edge()
+    config = uvicorn.Config(
+        edge, host="127.0.0.1", port=edge.port, log_config=None, lifespan="off", ws="none", http=DirectHttpProtocol
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+
+    async def started() -> bool:
+        return server.started
+
+    await until(started, "the server")
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    try:
+        async with asyncio.timeout(60):
+            yield edge, reader, writer
+    finally:
+        writer.close()
+        server.should_exit = True
+        await asyncio.wait_for(task, 20)
+
+
+def request(path: str, line: str = "", method: str = "GET", version: str = "1.1") -> bytes:
+    return f"{method} {path} HTTP/{version}\r\nHost: x\r\n{line}\r\n".encode()
+
+
+async def answered(reader: asyncio.StreamReader, *, head_only: bool = False) -> tuple[dict[str, str], bytes]:
+    """The headers and the body of the next answer."""
+    status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+    assert status == "HTTP/1.1 200 OK"
+    headers = dict(line.split(": ", 1) for line in lines)
+    return headers, b"" if head_only else await reader.readexactly(int(headers["content-length"]))
+
+
+async def test_answers_keep_the_connection_and_say_the_date() -> None:
+    async with serving() as (_, reader, writer):
+        for path in ("/a", "/b"):
+            writer.write(request(path))
+            headers, body = await answered(reader)
+            assert body == path.encode()
+            assert headers.keys() >= {"date", "content-length"}
+            assert "connection" not in headers
+
+
+async def test_asgi_has_the_paths_that_are_its_own() -> None:
+    async with serving() as (edge, reader, writer):
+        writer.write(request("/asgi") + request("/direct"))
+        assert (await answered(reader))[1] == b"asgi"
+        assert (await answered(reader))[1] == b"/direct"
+        assert edge.asked == ["/direct"]
+
+
+async def test_many_requests_at_once_are_answered_in_their_order() -> None:
+    """Also far more than there may be calls within calls."""
+    async with serving() as (edge, reader, writer):
+        paths = ["/later/first", *(f"/{number}" for number in range(5_000)), "/later/last"]
+        writer.write(b"".join(map(request, paths)))
+        await edge.asked_for(1)
+        assert edge.asked == paths[:1], "one after the other"
+        edge.answer_one()
+        for path in paths[:-1]:
+            assert (await answered(reader))[1] == path.encode()
+        await edge.asked_for(len(paths))
+        edge.answer_one()
+        assert (await answered(reader))[1] == b"/later/last"
+        assert edge.asked == paths
+
+
+async def test_head_has_the_length_and_no_body() -> None:
+    async with serving() as (_, reader, writer):
+        writer.write(request("/abc", method="HEAD") + request("/next"))
+        headers, _ = await answered(reader, head_only=True)
+        assert headers["content-length"] == "4"
+        assert (await answered(reader))[1] == b"/next"
+
+
+async def test_a_body_is_not_waited_for_and_not_taken_for_a_request() -> None:
+    async with serving() as (_, reader, writer):
+        writer.write(request("/abc", "Content-Length: 400000\r\n", "POST"))
+        assert (await answered(reader))[1] == b"/abc"
+        writer.write(b"x" * 400_000 + request("/next"))
+        assert (await answered(reader))[1] == b"/next"
+
+
+async def test_a_caller_that_wants_to_end_the_connection_has_it_ended() -> None:
+    for asked in (request("/abc", "Connection: close\r\n"), request("/abc", version="1.0")):
+        async with serving() as (_, reader, writer):
+            writer.write(asked)
+            headers, body = await answered(reader)
+            assert (headers["connection"], body) == ("close", b"/abc")
+            assert await reader.read() == b""
+
+
+async def test_an_answer_to_a_caller_that_is_gone_and_a_second_answer_do_nothing() -> None:
+    async with serving() as (edge, reader, writer):
+        writer.write(request("/later/a"))
+        await edge.asked_for(1)
+        body, reply = edge.waiting[0]
+        edge.answer_one()
+        reply(HEAD % len(body), body)
+        assert (await answered(reader))[1] == b"/later/a"
+        _, gone = await asyncio.open_connection("127.0.0.1", edge.port)
+        gone.write(request("/later/b"))
+        await edge.asked_for(2)
+        gone.transport.abort()
+        await asyncio.sleep(0.05)
+        edge.answer_one()
+        writer.write(request("/c"))
+        assert (await answered(reader))[1] == b"/c"
+
+
+async def test_a_caller_that_does_not_read_is_not_asked_about_for_ever() -> None:
+    """What it has not read is bounded by what the sockets hold; once it reads, the rest comes."""
+    async with serving() as (edge, reader, writer):
+        edge.filler = b"f" * 100_000
+        writer.write(b"".join(request(f"/{number}") for number in range(1_000)))
+        await edge.asked_for(1)
+        await asyncio.sleep(0.3)
+        assert len(edge.asked) < 500
+        for number in range(1_000):
+            assert (await answered(reader))[1] == f"/{number}".encode() + edge.filler
