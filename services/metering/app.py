@@ -45,6 +45,8 @@ USAGE_BATCH_MAX: Final = 2_000
 """More at once when there is more: the counters of a transaction are written once, however many messages they come from."""
 LINGER_S: Final = 0.015
 """How long a message waits for company: one commit for many costs little more than one for one."""
+BEHIND: Final = 1_000
+"""Messages not yet counted from which on counting comes before showing."""
 BUFFER_MESSAGES: Final = 20_000
 """Shared by all partitions, of which one may have everything; 64 MB bound it besides."""
 
@@ -121,7 +123,16 @@ async def _start(service: Service, settings: MeteringSettings, catalog: Catalog,
     partitions = Partitions(pool, f"{settings.worker}-{new_id()}", parts, clock)
     streams = Streams(pool, nc, settings.partitions, settings.nats_replicas)
     values = dashboard_values({entry.id: entry.unit for entry in catalog.values()}, clock)
-    dashboards = KvProjection(BUCKET, pool, nc, values, clock, all_keys=dashboard_keys, replicas=settings.nats_replicas)
+    dashboards = KvProjection(
+        BUCKET,
+        pool,
+        nc,
+        values,
+        clock,
+        all_keys=dashboard_keys,
+        replicas=settings.nats_replicas,
+        busy=lambda: sum(usage.lag().values()) > BEHIND,
+    )
     service.background("streams", streams.run)
     service.background("registry", registry.run)
     service.background("usage", usage.run)

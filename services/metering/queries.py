@@ -57,6 +57,13 @@ class Used(NamedTuple):
     late_units: int = 0
 
 
+class Open(NamedTuple):
+    """The windows of a zone that are open now."""
+
+    day: Window
+    month: Window
+
+
 class Counted(NamedTuple):
     """The newest message of a subject of USAGE that is counted."""
 
@@ -102,8 +109,12 @@ def dashboard_values(units: Mapping[str, str], clock: Clock) -> ReadValues:
         rows = await connection.fetch(_APPS, sorted({client_id for _, client_id, _ in wanted}))
         apps = {row[0]: AppRow(row[0], row[1], civil(row[2]), row[3], row[4]) for row in rows}
         pairs = [(apps[client_id], service) for _, client_id, service in wanted if client_id in apps]
-        used = await _used_now(connection, pairs, now)
+        zones = {app.windows.zone: app.windows for app, _ in pairs}
+        windows = {zone: Open(in_zone.day(now), in_zone.month(now)) for zone, in_zone in zones.items()}
+        used = await _used_now(connection, pairs, windows)
         counted = (await counted_up_to(connection)).values()
+        as_of = max((one.recorded_at for one in counted), default=None)
+        position = max((one.sequence for one in counted), default=0)
         values: dict[str, bytes | None] = dict.fromkeys(keys)
         for app, service in pairs:
             day, month = used.get((app.client_id, service, "d")), used.get((app.client_id, service, "m"))
@@ -113,10 +124,10 @@ def dashboard_values(units: Mapping[str, str], clock: Clock) -> ReadValues:
                 app.client_id,
                 service,
                 units.get(service),
-                window_value(app.windows.day(now), *_used_and_calls(day)),
-                window_value(app.windows.month(now), *_used_and_calls(month)),
-                max((one.recorded_at for one in counted), default=app.registered_at),
-                max((one.sequence for one in counted), default=0),
+                window_value(windows[app.windows.zone].day, *_used_and_calls(day)),
+                window_value(windows[app.windows.zone].month, *_used_and_calls(month)),
+                as_of or app.registered_at,
+                position,
             )
             values[key_of(app.account, app.client_id, service)] = encode(value)
         return values
@@ -125,16 +136,12 @@ def dashboard_values(units: Mapping[str, str], clock: Clock) -> ReadValues:
 
 
 async def _used_now(
-    connection: Connection, pairs: Iterable[tuple[AppRow, str]], now: datetime
+    connection: Connection, pairs: Iterable[tuple[AppRow, str]], windows: Mapping[str, Open]
 ) -> dict[tuple[str, str, str], Used]:
-    """What the open windows count, by (client_id, service, period)."""
+    """What the open windows, by zone, count: by (client_id, service, period)."""
     wanted: list[tuple[str, str, str, datetime]] = []
-    open_now: dict[str, tuple[Window, Window]] = {}
     for app, service in pairs:
-        zone = app.windows.zone
-        if zone not in open_now:
-            open_now[zone] = app.windows.day(now), app.windows.month(now)
-        day, month = open_now[zone]
+        day, month = windows[app.windows.zone]
         wanted += [(app.client_id, service, "d", day.start), (app.client_id, service, "m", month.start)]
     columns = [list(column) for column in zip(*wanted, strict=True)] or [[], [], [], []]
     rows = await connection.fetch(_WINDOWS, *columns)

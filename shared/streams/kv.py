@@ -19,9 +19,11 @@ from shared.streams.publish import Outgoing, WrongLastSequence, publish_batch, s
 
 log = logging.getLogger(__name__)
 
-KEYS_MAX: Final = 500
-CHECK_S: Final = 1.0
+KEYS_MAX: Final = 250
+"""Keys in one batch: few enough that a value is out a few milliseconds after it was read."""
 PAUSE_FACTOR: Final = 2.0
+"""How much longer than it wrote it waits while others need the time more."""
+PAUSE_MIN_S: Final = 0.02
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
@@ -35,13 +37,14 @@ _MARK_ALL: Final = """
     INSERT INTO kv_dirty (bucket, key) SELECT $1, k FROM unnest($2::text[]) AS k ORDER BY k
     ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
 """
-_LATEST: Final = "SELECT max(token) FROM kv_dirty WHERE bucket = $1"
-_DIRTY: Final = "SELECT key, token FROM kv_dirty WHERE bucket = $1 AND token > $2 AND token <= $3 ORDER BY token LIMIT $4"
-# A row that is locked is being marked again just now: it must stay anyway.
+_DIRTY: Final = "SELECT key, token FROM kv_dirty WHERE bucket = $1 AND key > $2 ORDER BY key LIMIT $3"
+# A row that is locked is being marked again just now: it must stay anyway. A mark that comes back with a crash of the server does
+# no harm, so nothing waits for the disk.
 _CLEAN: Final = """
-    DELETE FROM kv_dirty WHERE (bucket, key) IN (
-        SELECT d.bucket, d.key FROM kv_dirty AS d JOIN unnest($2::text[], $3::bigint[]) AS w(key, token) USING (key, token)
-        WHERE d.bucket = $1 FOR UPDATE OF d SKIP LOCKED)
+    WITH unwaited AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+    DELETE FROM kv_dirty WHERE ctid = ANY (ARRAY(
+        SELECT d.ctid FROM unwaited, kv_dirty AS d JOIN unnest($2::text[], $3::bigint[]) AS w(key, token) USING (key, token)
+        WHERE d.bucket = $1 FOR UPDATE OF d SKIP LOCKED))
 """
 _KNOWN: Final = "SELECT incarnation FROM kv_bucket WHERE bucket = $1"
 _REMEMBER: Final = """
@@ -59,6 +62,7 @@ class Dirty(NamedTuple):
 
 class KvProjection:
     """Keeps the bucket like the rows. One key is written at most once in `interval_s`; several changes become one write.
+    While `busy` says so, writing has a third of the time at most: what is shown comes after what it is made of.
 
     Order: the bucket's last sequence is read first, then keys and values in one snapshot, then all of it is published as one
     batch that expects that sequence. So a writer that was overtaken, or a zombie, can only fail and look again.
@@ -75,6 +79,7 @@ class KvProjection:
         *,
         all_keys: AllKeys | None = None,
         replicas: int = 1,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.bucket = bucket
         self._pool = pool
@@ -84,6 +89,7 @@ class KvProjection:
         self._interval_s = interval_s
         self._all_keys = all_keys
         self._replicas = replicas
+        self._busy = busy
         self._woken = asyncio.Event()
         self._incarnation = ""
         self._trouble = "not started yet"
@@ -99,27 +105,22 @@ class KvProjection:
     async def run(self) -> None:
         """Write until cancelled. Failures are said in `readiness` and tried again for ever, with back-off."""
         backoff_s = BACKOFF_MIN_S
-        checked_at = -CHECK_S
         while True:
             began = self._clock.monotonic()
             try:
                 self._woken.clear()
-                if self._clock.monotonic() - checked_at >= CHECK_S:
-                    await self._declare()
-                    checked_at = self._clock.monotonic()
                 wrote = await self.write_dirty()
                 self._trouble, backoff_s = "", BACKOFF_MIN_S
             except Exception as error:
                 self._report(error)
-                checked_at = -CHECK_S
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
                 continue
             if wrote:
-                # From one beginning to the next, so that a short write is not waited for twice; but when writing takes long,
-                # others have most of the time: dashboards come after what they show.
+                # From one beginning to the next, so that a write is not waited for twice.
                 took_s = self._clock.monotonic() - began
-                await asyncio.sleep(max(self._interval_s - took_s, took_s * PAUSE_FACTOR))
+                pause_s = self._interval_s - took_s
+                await asyncio.sleep(max(pause_s, took_s * PAUSE_FACTOR) if self._busy() else max(pause_s, PAUSE_MIN_S))
             else:
                 await self._wait()
 
@@ -152,34 +153,39 @@ class KvProjection:
         return state.last
 
     async def write_dirty(self) -> int:
-        """Write every key that is marked now; how many keys that were. Keys marked meanwhile wait for the next time."""
-        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-            latest = await connection.fetchval(_LATEST, self.bucket)
-        wrote = done = 0
-        while latest is not None:
-            last_sequence = await self._declare()
-            dirty = await self._read(done, latest)
+        """Write every key that is marked, in their order, each at most once; how many keys that were.
+
+        Keys that are marked again behind the writer's back have their turn the next time.
+        """
+        last_sequence = await self._declare()
+        wrote, done = 0, ""
+        while True:
+            dirty = await self._read(done)
             if not dirty.tokens:
-                break
+                return wrote
             outgoing = [self._outgoing(key, dirty.values.get(key)) for key in dirty.tokens]
             batch = next(split_batches(outgoing, KEYS_MAX))
             try:
-                await publish_batch(self._nc(), batch, expected_last_sequence=last_sequence)
+                # Where one's own batch has ended is as good as asking where the bucket ends: what is read next is newer.
+                last_sequence = await publish_batch(self._nc(), batch, expected_last_sequence=last_sequence)
             except WrongLastSequence:
+                last_sequence = await self._declare()
                 continue  # another writer was faster: its values may be newer than these
             written = list(dirty.tokens.items())[: len(batch)]
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
                 await connection.execute(_CLEAN, self.bucket, [key for key, _ in written], [token for _, token in written])
             wrote += len(batch)
-            done = written[-1][1]  # what was marked again meanwhile has its turn after the interval
-        return wrote
+            done = written[-1][0]
+            if len(batch) == len(outgoing) < KEYS_MAX:
+                return wrote
 
-    async def _read(self, done: int, latest: int) -> Dirty:
+    async def _read(self, done: str) -> Dirty:
+        """The next keys after `done`, and their values."""
         async with (
             self._pool.acquire(timeout=ACQUIRE_S) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            tokens = {row["key"]: row["token"] for row in await connection.fetch(_DIRTY, self.bucket, done, latest, KEYS_MAX)}
+            tokens = {row["key"]: row["token"] for row in await connection.fetch(_DIRTY, self.bucket, done, KEYS_MAX)}
             values = await self._read_values(connection, list(tokens)) if tokens else {}
         return Dirty(tokens, values)
 
