@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final, assert_never
+from typing import Annotated, Final, assert_never
 
 import msgspec
 
@@ -23,33 +23,55 @@ from shared.events.registry import (
     ServiceActivated,
     TermsAccepted,
 )
-from shared.streams.cloudevents import Malformed, parse_cloudevent
 from shared.streams.message import Message
 
 _OPEN_ACCOUNT: Final = "INSERT INTO account (account, zone) VALUES ($1, $2)"
 _REGISTER: Final = """
+    WITH n AS (
+        SELECT client_id, account, services::text[], at, position, bucket
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::text[])
+            AS n(client_id, account, services, at, position, bucket)),
+    marked AS (
+        INSERT INTO kv_dirty (bucket, key)
+        SELECT n.bucket, n.account || '.' || n.client_id || '.' || s.service
+        FROM n, LATERAL (
+            SELECT unnest(n.services) UNION SELECT service FROM counter WHERE counter.client_id = n.client_id) AS s(service)
+        ORDER BY 1, 2
+        ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
     INSERT INTO app (client_id, account, services, registered_at, position)
-    SELECT client_id, account, services::text[], at, position
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[])
-        AS n(client_id, account, services, at, position)
+    SELECT client_id, account, services, at, position FROM n
 """
+# Both see the row as it was: what was deselected is marked as well.
 _EDIT: Final = """
-    UPDATE app SET services = n.services::text[], position = n.position
-    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n(client_id, services, position) WHERE app.client_id = n.client_id
+    WITH n AS (
+        SELECT client_id, services::text[], position, bucket
+        FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS n(client_id, services, position, bucket)),
+    marked AS (
+        INSERT INTO kv_dirty (bucket, key)
+        SELECT n.bucket, a.account || '.' || a.client_id || '.' || s.service
+        FROM n JOIN app AS a USING (client_id), LATERAL (
+            SELECT unnest(a.services) UNION SELECT unnest(n.services)
+            UNION SELECT service FROM counter WHERE counter.client_id = a.client_id) AS s(service)
+        ORDER BY 1, 2
+        ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
+    UPDATE app SET services = n.services, position = n.position FROM n WHERE app.client_id = n.client_id
 """
 _DELETE: Final = """
-    UPDATE app SET deleted_at = n.at, position = n.position
-    FROM unnest($1::text[], $2::timestamptz[], $3::bigint[]) AS n(client_id, at, position) WHERE app.client_id = n.client_id
+    WITH n AS (
+        SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bigint[], $4::text[]) AS n(client_id, at, position, bucket)),
+    marked AS (
+        INSERT INTO kv_dirty (bucket, key)
+        SELECT n.bucket, a.account || '.' || a.client_id || '.' || s.service
+        FROM n JOIN app AS a USING (client_id), LATERAL (
+            SELECT unnest(a.services) UNION SELECT service FROM counter WHERE counter.client_id = a.client_id) AS s(service)
+        ORDER BY 1, 2
+        ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
+    UPDATE app SET deleted_at = n.at, position = n.position FROM n WHERE app.client_id = n.client_id
 """
-_MARK_APP: Final = """
-    INSERT INTO kv_dirty (bucket, key)
-    SELECT DISTINCT n.bucket, a.account || '.' || a.client_id || '.' || s.service
-    FROM unnest($1::text[], $2::text[]) AS n(client_id, bucket) JOIN app AS a USING (client_id), LATERAL (
-        SELECT unnest(a.services) UNION SELECT service FROM counter WHERE counter.client_id = a.client_id) AS s(service)
-    ORDER BY 1, 2
-    ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
-"""
-# All but the first take arrays: many applications at once (see Change).
+# All but the first take arrays: many applications at once (see Change). Each marks all keys of its application as well.
+
+
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Unreadable(Exception):
@@ -58,19 +80,15 @@ class Unreadable(Exception):
 
 def decode(message: Message) -> tuple[RegistryEvent, datetime]:
     """The event, and when the registry recorded it. Raises Unreadable."""
-    found = parse_cloudevent(message.headers, message.data)
-    if isinstance(found, Malformed):
-        raise Unreadable(found.reason)
-    if found.time is None:
-        raise Unreadable("it has no ce-time")
     try:
-        service, type_, schema = parse_ce_type(found.type)
-        event = CODEC.decode(type_, schema, found.data)
+        service, type_, schema = parse_ce_type(message.headers.get("ce-type", ""))
+        event = CODEC.decode(type_, schema, message.data)
+        recorded_at = msgspec.convert(message.headers.get("ce-time"), _Instant)
     except (UnknownEvent, msgspec.MsgspecError) as error:
         raise Unreadable(str(error)) from error
     if service != CODEC.service:
         raise Unreadable(f"an event of {service} does not belong into {message.stream}")
-    return event, found.time
+    return event, recorded_at
 
 
 def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Change]:
@@ -80,16 +98,11 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
             return [Change(_OPEN_ACCOUNT, (event.account, event.zone))]
         case AppRegistered():
             row = (event.client_id, event.account, _ids(event.services), recorded_at, position)
-            return [Change(_REGISTER, row, event.client_id), _mark_all_of(event.client_id)]
+            return [Change(_REGISTER, (*row, BUCKET), event.client_id)]
         case AppEdited():
-            return [
-                _mark_all_of(event.client_id),  # those that are deselected with it
-                Change(_EDIT, (event.client_id, _ids(event.services), position), event.client_id),
-                _mark_all_of(event.client_id),
-            ]
+            return [Change(_EDIT, (event.client_id, _ids(event.services), position, BUCKET), event.client_id)]
         case AppDeleted():
-            deleted = Change(_DELETE, (event.client_id, recorded_at, position), event.client_id)
-            return [deleted, _mark_all_of(event.client_id)]
+            return [Change(_DELETE, (event.client_id, recorded_at, position, BUCKET), event.client_id)]
         case TermsAccepted() | SecretReissued() | SecretRevoked() | ServiceActivated():
             return []
         case _:
@@ -99,7 +112,3 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
 def _ids(services: tuple[SelectedService, ...]) -> str:
     """As the text of an array, because an array of arrays would be taken apart. Ids have no character to escape in quotes."""
     return "{" + ",".join([f'"{selected.service}"' for selected in services]) + "}"
-
-
-def _mark_all_of(client_id: str) -> Change:
-    return Change(_MARK_APP, (client_id, BUCKET), client_id)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.metering.dashboard import BUCKET
 from services.metering.deadletters import HEADERS_BYTES_MAX, letter
 from services.metering.ends import Looked, as_of
 from services.metering.handlers import history_windows
@@ -145,4 +146,4 @@ def test_a_deletion_is_as_old_as_the_registry_says() -> None:
     event, recorded_at = decode(Message("REGISTRY", "x", 7, headers, b'{"account":"acme","client_id":"b"}', NOW))
     assert event == AppDeleted(account="acme", client_id="b")
     first, *_ = react(event, 7, recorded_at)
-    assert first.args == ("b", datetime(2026, 11, 22, 2, tzinfo=UTC), 7)
+    assert first.args == ("b", datetime(2026, 11, 22, 2, tzinfo=UTC), 7, BUCKET)
