@@ -12,9 +12,9 @@ from pydantic_settings import SettingsConfigDict
 import shared
 from services.metering.channels import channels
 from services.metering.dashboard import BUCKET
-from services.metering.directory import REGISTRY_CONSUMER, Directory
+from services.metering.directory import Directory
 from services.metering.ends import Ends
-from services.metering.following import follow_registry
+from services.metering.following import registry_consumer
 from services.metering.handlers import Handlers, Started
 from services.metering.housekeeping import Housekeeping
 from services.metering.ingest import Ingest
@@ -40,9 +40,8 @@ _SHARED: Final = Path(shared.__file__).parent
 MIGRATIONS: Final = (_SHARED / "streams" / "migrations", Path(__file__).parent / "migrations")
 """Everything that makes metering's schema, in this order."""
 
-BATCH_MAX: Final = 200
 USAGE_BATCH_MAX: Final = 2_000
-"""More at once when there is more: the counters of a transaction are written once, however many messages they come from."""
+"""As many as there are: the counters of a transaction are written once, however many messages they come from."""
 LINGER_S: Final = 0.015
 """How long a message waits for company: one commit for many costs little more than one for one."""
 BEHIND: Final = 1_000
@@ -106,7 +105,7 @@ async def _start(service: Service, settings: MeteringSettings, catalog: Catalog,
 
     directory = Directory(nc, clock)
     ingest = Ingest(catalog, directory, nc, Metrics(service.metrics))
-    registry = Consumer(REGISTRY_CONSUMER, pool, nc, follow_registry, batch_max=BATCH_MAX, clock=clock)
+    registry = registry_consumer(pool, nc, clock)
     usage = Consumer(
         USAGE_CONSUMER,
         pool,

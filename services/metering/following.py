@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from itertools import islice
+from typing import Final
 
+from services.metering.directory import REGISTRY_CONSUMER
 from services.metering.reactions import Unreadable, decode, react
+from shared.clock import Clock
 from shared.eventlog.changes import Change, apply
-from shared.postgres import Connection
-from shared.streams.consumer import Poison
+from shared.postgres import Connection, Pool
+from shared.streams.consumer import Consumer, Poison
+from shared.streams.jetstream import Connected
 from shared.streams.message import Message
+
+BATCH_MAX: Final = 1_000
+"""Events in a transaction, at most: when there are many, the disk is waited for seldom."""
+BUFFER_MESSAGES: Final = 4_000
+AT_ONCE: Final = 200
+"""Events decoded between two looks at everything else that waits."""
+
+
+def registry_consumer(pool: Pool, nc: Connected, clock: Clock) -> Consumer:
+    """Follows the registry; its source is added by whoever holds the lease."""
+    return Consumer(
+        REGISTRY_CONSUMER, pool, nc, follow_registry, batch_max=BATCH_MAX, buffer_messages=BUFFER_MESSAGES, clock=clock
+    )
 
 
 async def follow_registry(connection: Connection, messages: Sequence[Message]) -> None:
     """Apply the events. Raises Poison for one that this release does not know: what follows may depend on it."""
     changes: list[Change] = []
-    for message in messages:
-        try:
-            event, recorded_at = decode(message)
-        except Unreadable as error:
-            raise Poison(message, str(error)) from error
-        changes += react(event, message.sequence, recorded_at)
+    waiting = iter(messages)
+    while some := list(islice(waiting, AT_ONCE)):
+        for message in some:
+            try:
+                event, recorded_at = decode(message)
+            except Unreadable as error:
+                raise Poison(message, str(error)) from error
+            changes += react(event, message.sequence, recorded_at)
+        await asyncio.sleep(0)
     await apply(connection, changes)

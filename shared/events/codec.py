@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from functools import lru_cache
+from typing import Any, ClassVar, Final, Generic, TypeVar, get_args
 
 import msgspec
+
+TYPES_REMEMBERED: Final = 1024
 
 E = TypeVar("E", bound="Event")
 
@@ -71,6 +74,7 @@ class Codec(Generic[E]):
         return f"tollbook.{self.service}.{type_}.v{schema}"
 
 
+@lru_cache(TYPES_REMEMBERED)
 def parse_ce_type(ce_type: str) -> tuple[str, str, int]:
     """`tollbook.<service>.<Event>.v<n>` taken apart. Raises UnknownEvent when it is anything else."""
     parts = ce_type.split(".")

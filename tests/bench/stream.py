@@ -8,14 +8,12 @@ from typing import Final
 
 from nats.aio.client import Client
 
-from services.metering.app import BATCH_MAX
-from services.metering.directory import REGISTRY_CONSUMER
-from services.metering.following import follow_registry
+from services.metering.following import registry_consumer
 from shared.clock import SystemClock
 from shared.events.registry import CODEC
 from shared.events.registry import STREAM as REGISTRY
 from shared.postgres import Pool, open_pool
-from shared.streams.consumer import Consumer, Source
+from shared.streams.consumer import Source
 from shared.streams.headers import read_headers_quickly
 from tests.bench.examples import issue, lives, opened, publish_registry
 from tests.bench.measure import Aim, Row, interleaved, row, said
@@ -29,7 +27,7 @@ _FORGET: Final = "TRUNCATE app, account, kv_dirty; DELETE FROM checkpoint"
 
 async def projected(nc: Client, pool: Pool, last: int) -> float:
     """Follow the stream from its first event into empty tables: events a second."""
-    consumer = Consumer(REGISTRY_CONSUMER, pool, lambda: nc, follow_registry, batch_max=BATCH_MAX, clock=SystemClock())
+    consumer = registry_consumer(pool, lambda: nc, SystemClock())
     await consumer.add(Source(REGISTRY))
     began = time.perf_counter()
     running = asyncio.create_task(consumer.run())
