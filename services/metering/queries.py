@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
+
+import asyncpg
 
 from services.metering.dashboard import UsageValue, encode, key_of, split_key, window_value
 from shared.clock import Clock
@@ -22,14 +24,18 @@ _HISTORY: Final = """
 """
 _PROGRESS: Final = "SELECT subject, sequence, recorded_at FROM progress WHERE sequence > 0"
 _SECRETS: Final = "SELECT secret_id, last_used_at FROM credential_use WHERE client_id = $1"
-_APPS: Final = """
-    SELECT client_id, account, zone, services, registered_at FROM app JOIN account USING (account)
-    WHERE client_id = ANY($1::text[]) AND deleted_at IS NULL
-"""
-_WINDOWS: Final = """
-    SELECT client_id, service, period, calls, units FROM counter
-    JOIN unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS wanted(client_id, service, period, window_start)
-    USING (client_id, service, period, window_start)
+# One statement, so that all of it is of one moment. An application whose zone is not among $3 comes without its counters.
+_SHOWN: Final = """
+    SELECT app.client_id, k.service, account.account, account.zone, app.registered_at, k.service = ANY(app.services) AS selected,
+        d.calls AS day_calls, d.units AS day_units, m.calls AS month_calls, m.units AS month_units, p.sequence, p.recorded_at
+    FROM unnest($1::text[], $2::text[]) AS k(client_id, service)
+    JOIN app ON app.client_id = k.client_id AND app.deleted_at IS NULL JOIN account USING (account)
+    LEFT JOIN unnest($3::text[], $4::timestamptz[], $5::timestamptz[]) AS z(zone, day, month) ON z.zone = account.zone
+    LEFT JOIN counter AS d
+        ON d.client_id = k.client_id AND d.service = k.service AND d.period = 'd' AND d.window_start = z.day
+    LEFT JOIN counter AS m
+        ON m.client_id = k.client_id AND m.service = k.service AND m.period = 'm' AND m.window_start = z.month
+    CROSS JOIN (SELECT max(sequence) AS sequence, max(recorded_at) AS recorded_at FROM progress WHERE sequence > 0) AS p
 """
 _ALL_KEYS: Final = """
     SELECT account || '.' || client_id || '.' || service AS key FROM (
@@ -102,51 +108,37 @@ async def dashboard_keys(connection: Connection) -> list[str]:
 
 def dashboard_values(units: Mapping[str, str], clock: Clock) -> ReadValues:
     """What KvProjection asks: the values of keys. `units` are the catalog's units by service."""
+    zones: dict[str, CivilWindows] = {}
 
     async def read(connection: Connection, keys: list[str]) -> dict[str, bytes | None]:
-        now = clock.now()
         wanted = [split_key(key) for key in keys]
-        rows = await connection.fetch(_APPS, sorted({client_id for _, client_id, _ in wanted}))
-        apps = {row[0]: AppRow(row[0], row[1], civil(row[2]), row[3], row[4]) for row in rows}
-        pairs = [(apps[client_id], service) for _, client_id, service in wanted if client_id in apps]
-        zones = {app.windows.zone: app.windows for app, _ in pairs}
-        windows = {zone: Open(in_zone.day(now), in_zone.month(now)) for zone, in_zone in zones.items()}
-        used = await _used_now(connection, pairs, windows)
-        counted = (await counted_up_to(connection)).values()
-        as_of = max((one.recorded_at for one in counted), default=None)
-        position = max((one.sequence for one in counted), default=0)
+        client_ids, services = [key[1] for key in wanted], [key[2] for key in wanted]
+        while True:
+            now = clock.now()
+            windows = {zone: Open(in_zone.day(now), in_zone.month(now)) for zone, in_zone in zones.items()}
+            starts = [[one.day.start for one in windows.values()], [one.month.start for one in windows.values()]]
+            rows = await connection.fetch(_SHOWN, client_ids, services, list(windows), *starts)
+            unknown = {row["zone"] for row in rows} - zones.keys()
+            if not unknown:
+                break
+            zones.update((zone, civil(zone)) for zone in unknown)
         values: dict[str, bytes | None] = dict.fromkeys(keys)
-        for app, service in pairs:
-            day, month = used.get((app.client_id, service, "d")), used.get((app.client_id, service, "m"))
-            if service not in app.services and day is None and month is None:
-                continue
-            value = UsageValue(
-                app.client_id,
-                service,
-                units.get(service),
-                window_value(windows[app.windows.zone].day, *_used_and_calls(day)),
-                window_value(windows[app.windows.zone].month, *_used_and_calls(month)),
-                as_of or app.registered_at,
-                position,
-            )
-            values[key_of(app.account, app.client_id, service)] = encode(value)
+        for row in rows:
+            if row["selected"] or row["month_calls"] is not None or row["day_calls"] is not None:
+                value = _shown(row, windows[row["zone"]], units)
+                values[key_of(row["account"], value.client_id, value.service)] = encode(value)
         return values
 
     return read
 
 
-async def _used_now(
-    connection: Connection, pairs: Iterable[tuple[AppRow, str]], windows: Mapping[str, Open]
-) -> dict[tuple[str, str, str], Used]:
-    """What the open windows, by zone, count: by (client_id, service, period)."""
-    wanted: list[tuple[str, str, str, datetime]] = []
-    for app, service in pairs:
-        day, month = windows[app.windows.zone]
-        wanted += [(app.client_id, service, "d", day.start), (app.client_id, service, "m", month.start)]
-    columns = [list(column) for column in zip(*wanted, strict=True)] or [[], [], [], []]
-    rows = await connection.fetch(_WINDOWS, *columns)
-    return {(row["client_id"], row["service"], row["period"]): Used(row["calls"], row["units"]) for row in rows}
-
-
-def _used_and_calls(used: Used | None) -> tuple[int, int]:
-    return (0, 0) if used is None else (used.units, used.calls)
+def _shown(row: asyncpg.Record, windows: Open, units: Mapping[str, str]) -> UsageValue:
+    return UsageValue(
+        row["client_id"],
+        row["service"],
+        units.get(row["service"]),
+        window_value(windows.day, row["day_units"] or 0, row["day_calls"] or 0),
+        window_value(windows.month, row["month_units"] or 0, row["month_calls"] or 0),
+        row["recorded_at"] or row["registered_at"],
+        row["sequence"] or 0,
+    )

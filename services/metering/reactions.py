@@ -41,17 +41,18 @@ _REGISTER: Final = """
     INSERT INTO app (client_id, account, services, registered_at, position)
     SELECT client_id, account, services, at, position FROM n
 """
-# Both see the row as it was: what was deselected is marked as well.
+# Most edits change what metering has no row of. What was deselected is marked as well.
 _EDIT: Final = """
     WITH n AS (
-        SELECT client_id, services::text[], position, bucket
-        FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS n(client_id, services, position, bucket)),
+        SELECT client_id, a.account, a.services AS former, n.services::text[], n.position, n.bucket
+        FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS n(client_id, services, position, bucket)
+        JOIN app AS a USING (client_id) WHERE a.services <> n.services::text[]),
     marked AS (
         INSERT INTO kv_dirty (bucket, key)
-        SELECT n.bucket, a.account || '.' || a.client_id || '.' || s.service
-        FROM n JOIN app AS a USING (client_id), LATERAL (
-            SELECT unnest(a.services) UNION SELECT unnest(n.services)
-            UNION SELECT service FROM counter WHERE counter.client_id = a.client_id) AS s(service)
+        SELECT n.bucket, n.account || '.' || n.client_id || '.' || s.service
+        FROM n, LATERAL (
+            SELECT unnest(n.former) UNION SELECT unnest(n.services)
+            UNION SELECT service FROM counter WHERE counter.client_id = n.client_id) AS s(service)
         ORDER BY 1, 2
         ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
     UPDATE app SET services = n.services, position = n.position FROM n WHERE app.client_id = n.client_id

@@ -19,8 +19,8 @@ from shared.streams.publish import Outgoing, WrongLastSequence, publish_batch, s
 
 log = logging.getLogger(__name__)
 
-KEYS_MAX: Final = 250
-"""Keys in one batch: few enough that a value is out a few milliseconds after it was read."""
+KEYS_MAX: Final = 500
+"""Keys in one batch: few enough that a value is out some milliseconds after it was read."""
 PAUSE_FACTOR: Final = 2.0
 """How much longer than it wrote it waits while others need the time more."""
 PAUSE_MIN_S: Final = 0.02
@@ -29,7 +29,7 @@ BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
 
 ReadValues = Callable[[Connection, list[str]], Awaitable[Mapping[str, bytes | None]]]
-"""The present values of keys, from this service's rows; None, or no entry: the key is to be deleted from the bucket."""
+"""The present values of keys, from this service's rows, in one statement; None, or no entry: the key is to be deleted."""
 AllKeys = Callable[[Connection], Awaitable[list[str]]]
 """Every key that the bucket should hold."""
 
@@ -54,7 +54,7 @@ _REMEMBER: Final = """
 
 
 class Dirty(NamedTuple):
-    """What is to be written: tokens and values of one moment."""
+    """What is to be written: tokens, and values that are as new at least."""
 
     tokens: dict[str, int]
     values: Mapping[str, bytes | None]
@@ -64,8 +64,8 @@ class KvProjection:
     """Keeps the bucket like the rows. One key is written at most once in `interval_s`; several changes become one write.
     While `busy` says so, writing has a third of the time at most: what is shown comes after what it is made of.
 
-    Order: the bucket's last sequence is read first, then keys and values in one snapshot, then all of it is published as one
-    batch that expects that sequence. So a writer that was overtaken, or a zombie, can only fail and look again.
+    Order: the bucket's last sequence is read first, then keys, then their values, then all of it is published as one batch that
+    expects that sequence. So a writer that was overtaken, or a zombie, can only fail and look again.
     """
 
     def __init__(
@@ -180,11 +180,8 @@ class KvProjection:
                 return wrote
 
     async def _read(self, done: str) -> Dirty:
-        """The next keys after `done`, and their values."""
-        async with (
-            self._pool.acquire(timeout=ACQUIRE_S) as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        """The next keys after `done`, and their values. What changes between the two is marked anew, and stays marked."""
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             tokens = {row["key"]: row["token"] for row in await connection.fetch(_DIRTY, self.bucket, done, KEYS_MAX)}
             values = await self._read_values(connection, list(tokens)) if tokens else {}
         return Dirty(tokens, values)
