@@ -1,5 +1,5 @@
 """Answers without ASGI, for an edge that decides in a step: a task, two messages and their checks for each request would cost
-more than the decision (docs/decisions/0013)."""
+more than the decision (docs/decisions/0014)."""
 
 from __future__ import annotations
 
