@@ -12,11 +12,22 @@ from shared.streams.message import Message
 HEADER_BYTES: Final = 64
 """What one header is reckoned at: an estimate is enough to bound memory."""
 
+LEAST_PART: Final = 4
+"""A filler has at least this part of its share of messages, even while all is lent: what was asked for may be long in coming."""
+
 
 class Filler(Protocol):
     """Whoever puts messages in; `wake` tells it that there is room again."""
 
     def wake(self) -> None: ...
+
+    def asked(self) -> Share:
+        """What it has asked for that has not come yet."""
+        ...
+
+    def resting(self) -> bool:
+        """Whether it has caught up, and needs no more room than it has asked for."""
+        ...
 
 
 class Held(NamedTuple):
@@ -50,10 +61,11 @@ class _Count:
 
 
 class Buffer:
-    """Room is shared out evenly: each filler never has more asked for and waiting than its share, so the whole stays in bounds.
+    """Room is shared out evenly among those that need it: one that rests lends its share to the others. What all have asked for
+    and waiting stays in bounds.
 
-    A share of bytes is never less than one message of the largest size needs (`bytes_min`, told by the puller), else it would
-    never pass; with very many fillers the bound is that many largest messages.
+    A filler that has nothing here may always ask for one message of the largest size (`bytes_min`, told by the puller), else it
+    would never pass; with very many fillers the bound is that many largest messages.
     """
 
     def __init__(self, messages_max: int = 1000, bytes_max: int = 64 * 1024 * 1024) -> None:
@@ -83,7 +95,14 @@ class Buffer:
         if held is None:
             return Share(0, 0)
         shares = len(self._held)
-        return Share(max(1, self._max.messages // shares) - held.messages, self._max.bytes // shares - held.bytes)
+        messages, bytes_ = self._max
+        for other, count in self._held.items():
+            if other is not filler:
+                asked, resting = other.asked(), other.resting()
+                messages -= max(count.messages + asked.messages, 0 if resting else self._max.messages // shares)
+                bytes_ -= max(count.bytes + asked.bytes, 0 if resting else self._max.bytes // shares)
+        least = max(1, self._max.messages // (shares * LEAST_PART))
+        return Share(max(least, messages) - held.messages, bytes_ - held.bytes)
 
     def held(self, filler: Filler) -> int:
         """Messages of `filler` that wait here."""

@@ -16,7 +16,7 @@ from nats.js.api import Header
 from shared.errors import TollbookError, Unavailable
 from shared.events.usage import STREAM as USAGE
 from shared.ids import new_id
-from shared.streams.buffer import HEADER_BYTES, Buffer
+from shared.streams.buffer import HEADER_BYTES, Buffer, Share
 from shared.streams.declare import StreamState, stream_state
 from shared.streams.jetstream import (
     MESSAGE_NOT_FOUND,
@@ -40,6 +40,8 @@ EXPIRES_S: Final = 30.0
 INACTIVE_S: Final = 60.0
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
+REST_MESSAGES: Final = 200
+"""Asked for when nothing is there: enough for what may come before one looks again."""
 OVERHEAD_BYTES: Final = 64 * 1024
 _NS: Final = 1_000_000_000
 
@@ -83,6 +85,15 @@ class Puller:
         """There is room in the buffer again."""
         if self._life is not None:
             self._life.wake.set()
+
+    def asked(self) -> Share:
+        """What was asked for and has not come yet."""
+        life = self._life
+        return Share(max(0, life.outstanding), max(0, life.reserved)) if life is not None else Share(0, 0)
+
+    def resting(self) -> bool:
+        """Whether everything that the stream had has been taken from the buffer."""
+        return self.lag() == 0
 
     def lag(self) -> int:
         """Messages that are stored but not yet taken from the buffer, as of the last one delivered."""
@@ -269,6 +280,9 @@ class _Life:
         """Ask for as much as fits, if that is worth a request: half of what may be had, or anything when nothing is under way."""
         if self.outstanding <= 0:
             self.outstanding = self.reserved = 0
+        resting = self.puller.resting()
+        if resting and self.outstanding >= REST_MESSAGES // 2:
+            return
         room = self.puller.buffer.room(self.puller)
         messages, bytes_ = room.messages - self.outstanding, room.bytes - self.reserved
         if messages < 1 or (self.outstanding and messages < self.outstanding):
@@ -276,6 +290,8 @@ class _Life:
         if bytes_ < self.bytes_min and (self.outstanding or self.puller.buffer.held(self.puller)):
             return
         max_bytes = max(self.bytes_min, bytes_ // 2)
+        if resting:
+            messages, max_bytes = min(messages, REST_MESSAGES), self.bytes_min
         request = {
             "batch": messages,
             "max_bytes": max_bytes,

@@ -7,15 +7,23 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.streams.buffer import Buffer
+from shared.streams.buffer import Buffer, Share
 from shared.streams.message import Message
 
 
 class Filler:
     woken = 0
+    share = Share(0, 0)
+    rests = False
 
     def wake(self) -> None:
         self.woken += 1
+
+    def asked(self) -> Share:
+        return self.share
+
+    def resting(self) -> bool:
+        return self.rests
 
 
 def message(sequence: int, size: int = 10) -> Message:
@@ -46,6 +54,20 @@ async def test_room_is_shared_evenly() -> None:
     assert buffer.room(one) == (9, 900)
     assert one.woken == 1
     assert buffer.room(two) == (0, 0)
+
+
+async def test_who_rests_lends_its_room_and_gets_it_back_when_the_others_have_used_up_theirs() -> None:
+    buffer, one, two = Buffer(10, 1000), Filler(), Filler()
+    buffer.open(one)
+    buffer.open(two)
+    two.rests, two.share = True, Share(1, 100)
+    assert buffer.room(one) == (9, 900)
+    one.share = Share(8, 800)
+    two.rests = False
+    assert buffer.room(two) == (2, 200), "never more than there is"
+    one.share = Share(1, 100)
+    assert buffer.room(two) == (5, 500)
+    assert buffer.room(one) == (5, 500)
 
 
 async def test_closing_forgets_what_waits_and_what_still_comes() -> None:
