@@ -28,6 +28,10 @@ _BAD_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
+_HEADERS: Final = {name: f"ce-{name}" for name in ("specversion", "id", "source", "type", "subject", "time", "datacontenttype")}
+"""The attributes that are read, and the headers that they come in."""
+
+
 class CloudEvent(msgspec.Struct, frozen=True):
     """An event from outside. `data` is as `datacontenttype` says; JSON data of structured mode is its text."""
 
@@ -108,7 +112,7 @@ def parse_cloudevent(headers: Mapping[str, str], data: bytes) -> CloudEvent | Ma
             if media_type not in (STRUCTURED, STRUCTURED + "+json"):
                 return Malformed(f"Structured mode is read as {STRUCTURED}+json, not as {_shown(media_type)}.")
             return _structured(data)
-        if any(name.startswith("ce-") for name in headers):
+        if "ce-specversion" in headers or any(name.startswith("ce-") for name in headers):
             return _binary(headers, content_type, data)
         return _structured(data)
     except _Refused as refusal:
@@ -116,10 +120,9 @@ def parse_cloudevent(headers: Mapping[str, str], data: bytes) -> CloudEvent | Ma
 
 
 def _binary(headers: Mapping[str, str], content_type: str, data: bytes) -> CloudEvent:
-    attributes = {}
-    for name in ("specversion", "id", "source", "type", "subject", "time", "datacontenttype"):
-        value = headers.get(f"ce-{name}")
-        if value is not None:
+    attributes = {name: headers[header] for name, header in _HEADERS.items() if header in headers}
+    if not _is_plain(attributes):
+        for name, value in attributes.items():
             try:
                 attributes[name] = decode_value(value)
             except ValueError as error:
@@ -128,13 +131,19 @@ def _binary(headers: Mapping[str, str], content_type: str, data: bytes) -> Cloud
     return _event(attributes, data)
 
 
+def _is_plain(attributes: Mapping[str, str]) -> bool:
+    """Whether the values are printable ASCII that stands for itself, and no longer than they may be: nearly always."""
+    text = "".join(attributes.values())
+    return len(text) <= ATTRIBUTE_MAX and text.isascii() and text.isprintable() and "%" not in text and '"' not in text
+
+
 def _structured(data: bytes) -> CloudEvent:
     try:
         envelope = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, RecursionError) as error:
         raise _Refused(f"There are no ce- headers, and the body is not a CloudEvent in JSON: {_reason(error)}.") from error
     attributes = {}
-    for name in ("specversion", "id", "source", "type", "subject", "time", "datacontenttype"):
+    for name in _HEADERS:
         raw = envelope.get(name)
         if raw is None or bytes(raw) == b"null":
             continue
@@ -175,11 +184,12 @@ def _event(attributes: Mapping[str, str], data: bytes) -> CloudEvent:
     for name in ("id", "source", "type"):
         if not attributes.get(name):
             raise _Refused(f"The attribute {name} is missing or empty; CloudEvents requires it.")
-    for name, value in attributes.items():
-        if len(value) > ATTRIBUTE_MAX:
-            raise _Refused(f"The attribute {name} has {len(value)} characters; at most {ATTRIBUTE_MAX} are read.")
-        if _CONTROL.search(value):
-            raise _Refused(f"The attribute {name} has control characters.")
+    if not _is_plain(attributes):
+        for name, value in attributes.items():
+            if len(value) > ATTRIBUTE_MAX:
+                raise _Refused(f"The attribute {name} has {len(value)} characters; at most {ATTRIBUTE_MAX} are read.")
+            if _CONTROL.search(value):
+                raise _Refused(f"The attribute {name} has control characters.")
     subject = attributes.get("subject")
     if subject == "":
         raise _Refused("The attribute subject is there but empty; leave it out instead.")

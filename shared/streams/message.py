@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 HASH_HEADER: Final = "ce-hash"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+NAMES_MAX: Final = 1_000
+_LOWER: Final[dict[str, str]] = {}
+"""Names of headers in lower case. Few differ; too many are forgotten at once."""
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
@@ -62,8 +65,19 @@ def parse_delivery(reply: str) -> Delivery:
     return Delivery(tokens[at + 1], int(tokens[at + 3]), int(tokens[at + 4]), int(tokens[at + 5]), int(tokens[at + 6]))
 
 
+def lower_names(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The same headers, names in lower case."""
+    try:
+        return {_LOWER[name]: value for name, value in headers.items()}
+    except KeyError:
+        if len(_LOWER) > NAMES_MAX:
+            _LOWER.clear()
+        _LOWER.update({name: name.lower() for name in headers})
+        return {name.lower(): value for name, value in headers.items()}
+
+
 def from_delivery(stream: str, msg: Msg, delivery: Delivery) -> Message:
     """The Message that nats-py delivered as `msg`."""
-    headers = {name.lower(): value for name, value in msg.headers.items()} if msg.headers else _NO_HEADERS
+    headers = lower_names(msg.headers) if msg.headers else _NO_HEADERS
     recorded_at = _EPOCH + timedelta(microseconds=delivery.timestamp_ns // 1000)
     return Message(stream, msg.subject, delivery.sequence, headers, msg.data, recorded_at, delivery.pending)
