@@ -8,7 +8,8 @@ from typing import Final
 
 import asyncpg
 
-from services.metering.domain import CLIENT_ID, App
+from services.metering.fields import CLIENT_ID
+from services.metering.growth import App
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.events.registry import STREAM as REGISTRY

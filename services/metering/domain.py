@@ -5,18 +5,21 @@ The same messages in any cut into tallies, each repeated or not, give the same c
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, MutableMapping, Sequence, Set
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
 
-from services.metering.decoding import Batch, Item, Single, digest_of, encode_records
+from services.metering.columns import Rows
+from services.metering.decoding import Batch, Item, Packed, Single, decode_row, digest_of, encode_records, unpack
+from services.metering.fields import invalid_field
+from services.metering.growth import App, Count, CounterKey, Group, Growth
 from services.metering.rejection import BadRecord, Rejected, Why, reject_records
 from shared.events.usage import QUANTITY_MAX, UsageRecord
 from shared.streams.message import Message
-from shared.windows import SLOT_US, CivilWindows, from_us, to_us
+from shared.windows import SLOT_US, from_us, to_us
 
 DAY_US: Final = 86_400_000_000
 LATE_MAX_US: Final = 35 * DAY_US
@@ -26,25 +29,17 @@ AHEAD_MAX_US: Final = 300_000_000
 REMEMBERED_US: Final = 36 * DAY_US
 """How long repetitions are recognised: longer than LATE_MAX_US, so that what is forgotten could not count anyway."""
 
-CLIENT_ID: Final = re.compile(r"[a-z0-9]{20}", re.ASCII)
-_SERVICE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+STEP: Final = 2_000
+"""Groups that are settled between two looks at everything else: some 5 ms of work."""
+
 _CLIENT_ID_OF: Final = attrgetter("client_id")
-_SECRET_ID: Final = re.compile(r"[\x21-\x7e]{0,64}", re.ASCII)
-
-
-class App(NamedTuple):
-    """What counting needs to know of an application."""
-
-    account: str
-    windows: CivilWindows
-    deleted_at_us: int | None = None
 
 
 class Position(msgspec.Struct):
     """How far one publisher was counted in one partition: the batch with the highest seq, and how it was counted.
 
     `recorded_at_us` is JetStream's time of that batch and `rejected` the indexes of its records that did not count: a retraction
-    takes back just what was counted. `digest` tells its records; it is worked out only when it is needed.
+    takes back just what was counted. `digest` tells its records; it is worked out from `item` only when it is needed.
     """
 
     seq: int
@@ -52,11 +47,13 @@ class Position(msgspec.Struct):
     recorded_at_us: int
     rejected: tuple[int, ...] = ()
     digest: bytes = b""
-    records: Sequence[UsageRecord] = ()
+    item: Batch | Packed | None = None
 
     def fingerprint(self) -> bytes:
-        if not self.digest:
-            self.digest, self.records = digest_of(self.records), ()
+        if self.item is not None:
+            item = unpack(self.item) if isinstance(self.item, Packed) else self.item
+            assert isinstance(item, Batch), "it was counted"
+            self.digest, self.item = digest_of(item.batch.records), None
         return self.digest
 
 
@@ -64,37 +61,8 @@ PublisherKey = tuple[str, int]
 """(publisher, partition)"""
 
 
-class CounterKey(NamedTuple):
-    """Which counter: `period` is h, d or m; `window_start_us` in microseconds since 1970 UTC."""
-
-    client_id: str
-    service: str
-    period: str
-    window_start_us: int
-
-
-class Count:
-    """What a counter grows by. `late_units` is the part that was reported after its civil day had ended."""
-
-    __slots__ = ("calls", "late_units", "units")
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.units = 0
-        self.late_units = 0
-
-    def grow(self, group: _Group, sign: int, *, late: bool) -> None:
-        self.calls += sign * group.calls
-        self.units += sign * group.units
-        if late:
-            self.late_units += sign * group.units
-
-    def __repr__(self) -> str:
-        return f"Count({self.calls}, {self.units}, {self.late_units})"
-
-
 class _Group:
-    """Records of one application, service, secret and minute."""
+    """Records that are counted together."""
 
     __slots__ = ("calls", "latest_us", "units")
 
@@ -104,11 +72,23 @@ class _Group:
         self.latest_us = 0
 
 
-_GroupKey = tuple[str, str, str, int] | tuple[str, str, str, int, bool]
+_GroupKey = tuple[str, str, str, str, int] | tuple[str, str, str, str, int, bool]
+"""(client_id, service, secret_id, lease, minute), and True if the application is deleted"""
+
+
+class _Bucket:
+    """Rows that occurred in one minute and were stored in one, counted."""
+
+    __slots__ = ("counts", "latest_us")
+
+    def __init__(self) -> None:
+        self.counts: dict[bytes, int] = {}
+        self.latest_us = 0
 
 
 class Needs(NamedTuple):
-    """What a tally of some messages has to be told of. Client IDs are as they came: any text."""
+    """What a tally of some messages has to be told of. Client IDs are as they came: any text. Those of packed batches are not
+    looked at: `Tally.add` asks for what it misses."""
 
     client_ids: set[str]
     publishers: set[PublisherKey]
@@ -122,6 +102,8 @@ def needs(items: Iterable[Item]) -> Needs:
         if isinstance(item, Batch):
             found.client_ids.update(map(_CLIENT_ID_OF, item.batch.records))
             found.publishers.add((item.batch.publisher, item.partition))
+        elif isinstance(item, Packed):
+            found.publishers.add((item.publisher, item.partition))
         elif isinstance(item, Single):
             found.client_ids.add(item.record.client_id)
             found.events.add(item.key)
@@ -131,8 +113,9 @@ def needs(items: Iterable[Item]) -> Needs:
 class Outcome(NamedTuple):
     """What follows from the messages of one transaction. Counts of what was taken back are negative.
 
-    `positions` and `events` are those that moved or are new; `secrets_used` is the last use, in microseconds since 1970 UTC, by
-    (client_id, secret_id); `records` says how many records were counted, `repeated` how many messages were known before.
+    `positions` and `events` are those that moved or are new; `secrets_used` is the last use, in microseconds since 1970 UTC and
+    accurate to a minute, by (client_id, secret_id); `records` says how many records were counted, `repeated` how many messages
+    were known before; `leases` are units by the lease that they were spent from.
     """
 
     counters: Mapping[CounterKey, Count]
@@ -142,6 +125,7 @@ class Outcome(NamedTuple):
     secrets_used: Mapping[tuple[str, str], int]
     records: int
     repeated: int
+    leases: Mapping[str, int]
 
 
 class Tally:
@@ -163,40 +147,133 @@ class Tally:
         self._positions = positions
         self._events = events
         self._groups: dict[tuple[int, int], dict[_GroupKey, _Group]] = {}
+        self._buckets: dict[tuple[int, int], _Bucket] = {}
+        self._vouched: dict[bytes, UsageRecord] = {}
+        self._asked: set[str] = set()
+        self._growth = Growth(directory)
         self._rejected: list[Rejected] = []
         self._moved: dict[PublisherKey, Position] = {}
         self._new_events: dict[bytes, bytes] = {}
         self._records = 0
         self._repeated = 0
 
-    def add(self, item: Item) -> None:
-        """Count one message. In the order of the stream, for each subject."""
+    def add(self, item: Item) -> Set[str]:
+        """Count one message. In the order of the stream, for each subject.
+
+        Client IDs that come back have to be looked up for the directory first, if they exist: nothing was counted, add it again.
+        """
+        if isinstance(item, Packed):
+            return self._add_packed(item)
         if isinstance(item, Batch):
             self._add_batch(item)
         elif isinstance(item, Single):
             self._add_single(item)
         else:
             self._rejected.append(item)
+        return frozenset()
+
+    def unknown(self, items: Iterable[Item]) -> Set[str]:
+        """Client IDs of packed batches that will be asked for, so that they can be looked up together."""
+        packed = (item for item in items if isinstance(item, Packed))
+        rows = {row for item in packed for rows in item.rows for row in rows} - self._vouched.keys()
+        found = self._unknown({record.client_id for row in rows if (record := decode_row(row)) is not None})
+        self._asked |= found
+        return found
+
+    def settle(self) -> Iterator[None]:
+        """Bring what was added into the counters: in steps, for the sake of whatever else waits. Nothing is added after that."""
+        step = 0
+        while self._groups:
+            (recorded, sign), groups = self._groups.popitem()
+            for key, group in groups.items():
+                one = Group(*key[:5], recorded)
+                self._growth.add(one, sign * group.calls, sign * group.units, group.latest_us)
+                step += 1
+                if step % STEP == 0:
+                    yield
+        while self._buckets:
+            (recorded, minute), bucket = self._buckets.popitem()
+            for row, calls in bucket.counts.items():
+                record = self._vouched[row]
+                one = Group(record.client_id, record.service, record.secret_id, record.lease, minute, recorded)
+                self._growth.add(one, calls, calls * record.quantity, bucket.latest_us)
+                step += 1
+                if step % STEP == 0:
+                    yield
 
     def outcome(self) -> Outcome:
-        """Everything added so far."""
-        counters: dict[CounterKey, Count] = {}
-        used: dict[tuple[str, str], int] = {}
-        for (minute, sign), groups in self._groups.items():
-            recorded_us = minute * SLOT_US
-            for key, group in groups.items():
-                client_id, service, secret_id, slot_number = key[:4]
-                slot = self._directory[client_id].windows.slot(slot_number * SLOT_US)
-                late = slot.day_end_us <= recorded_us
-                for period, start_us in (("h", slot.hour_start_us), ("d", slot.day_start_us), ("m", slot.month_start_us)):
-                    counter = CounterKey(client_id, service, period, start_us)
-                    count = counters.get(counter)
-                    if count is None:
-                        count = counters[counter] = Count()
-                    count.grow(group, sign, late=late)
-                if secret_id and sign > 0:
-                    used[client_id, secret_id] = max(group.latest_us, used.get((client_id, secret_id), 0))
-        return Outcome(counters, self._rejected, self._moved, self._new_events, used, self._records, self._repeated)
+        """Everything added."""
+        for _ in self.settle():
+            pass
+        grown = self._growth
+        return Outcome(
+            grown.counters, self._rejected, self._moved, self._new_events, grown.secrets_used, self._records, self._repeated,
+            grown.leases,
+        )  # fmt: skip
+
+    def _add_packed(self, item: Packed) -> Set[str]:
+        key = (item.publisher, item.partition)
+        position = self._positions.get(key)
+        if position is not None and item.seq <= position.seq:
+            self._repeated += 1
+            return frozenset()
+        recorded_us = to_us(item.message.recorded_at)
+        unknown: set[str] = set()
+        if self._count_rows(item.rows, recorded_us, unknown):
+            moved = Position(item.seq, False, recorded_us, item=item._replace(rows=()))  # its digest needs the message only
+            self._positions[key] = self._moved[key] = moved
+            return frozenset()
+        one = None
+        if not unknown:
+            one = unpack(item)
+            unknown = self._unknown(needs([one]).client_ids)
+        if unknown:
+            self._asked |= unknown
+            return unknown
+        assert one is not None, "it was read, as nothing is unknown"
+        return self.add(one)
+
+    def _count_rows(self, all_rows: Sequence[Rows], recorded_us: int, unknown: set[str]) -> bool:
+        """Count the rows if each of them counts. Otherwise nothing has changed; `unknown` are client IDs to be looked up."""
+        minute = all_rows[0].earliest_us // SLOT_US
+        earliest_us = min(rows.earliest_us for rows in all_rows)
+        latest_us = max(rows.latest_us for rows in all_rows)
+        if not (recorded_us - LATE_MAX_US <= earliest_us and latest_us <= recorded_us + AHEAD_MAX_US):
+            return False
+        if not earliest_us // SLOT_US == latest_us // SLOT_US == minute:
+            return False
+        bucket = self._buckets.setdefault((recorded_us // SLOT_US, minute), _Bucket())
+        counts = bucket.counts
+        before = len(counts)
+        for rows in all_rows:
+            rows.count_into(counts)
+        if len(counts) > before:
+            fresh = list(islice(reversed(counts), len(counts) - before))
+            bad = [row for row in fresh if not self._vouch(row, minute, unknown)]  # each is looked at: all the unknown are told
+            if bad:
+                for row in chain.from_iterable(all_rows):
+                    counts[row] -= 1
+                for row in fresh:
+                    del counts[row]
+                return False
+        bucket.latest_us = max(bucket.latest_us, latest_us)
+        self._records += sum(rows.count for rows in all_rows)
+        return True
+
+    def _vouch(self, row: bytes, minute: int, unknown: set[str]) -> bool:
+        """Whether every record with these bytes counts that occurred in that minute; other rules of time have been looked at."""
+        record = self._vouched.get(row) or decode_row(row)
+        if record is None or invalid_field(record) or record.service not in self._services:
+            return False
+        app = self._directory.get(record.client_id)
+        if app is None:
+            unknown |= self._unknown({record.client_id})
+            return False
+        self._vouched[row] = record
+        return app.deleted_at_us is None or (minute + 1) * SLOT_US <= app.deleted_at_us + AHEAD_MAX_US
+
+    def _unknown(self, client_ids: Set[str]) -> set[str]:
+        return {one for one in client_ids if one not in self._asked and one not in self._directory}
 
     def _add_batch(self, item: Batch) -> None:
         batch, message = item.batch, item.message
@@ -208,7 +285,7 @@ class Tally:
             if not batch.retracted:
                 self._rejected.extend(item.unreadable)
                 rejected = self._count(batch.records, recorded_us, message, item.written_at)
-            moved = Position(batch.seq, batch.retracted, recorded_us, rejected, records=batch.records)
+            moved = Position(batch.seq, batch.retracted, recorded_us, rejected, item=item)
             self._positions[key] = self._moved[key] = moved
         elif batch.seq == position.seq and batch.retracted and not position.retracted:
             if digest_of(batch.records) != position.fingerprint():
@@ -258,7 +335,7 @@ class Tally:
         for index, record in enumerate(records):
             at = record.occurred_at_us
             quantity = record.quantity
-            group = find((record.client_id, record.service, record.secret_id, at // SLOT_US))
+            group = find((record.client_id, record.service, record.secret_id, record.lease, at // SLOT_US))
             if group is None or not (oldest <= at <= newest and 1 <= quantity <= QUANTITY_MAX):
                 refusal = self._refusal(record, recorded_us)
                 if refusal is not None:
@@ -284,7 +361,7 @@ class Tally:
     def _group(self, groups: dict[_GroupKey, _Group], record: UsageRecord) -> _Group:
         """The record's group, made if need be. A deleted application's is kept where the hot loop does not find it: each of its
         records has to be looked at."""
-        key: _GroupKey = (record.client_id, record.service, record.secret_id, record.occurred_at_us // SLOT_US)
+        key: _GroupKey = (record.client_id, record.service, record.secret_id, record.lease, record.occurred_at_us // SLOT_US)
         if self._directory[record.client_id].deleted_at_us is not None:
             key = (*key, True)
         group = groups.get(key)
@@ -294,7 +371,7 @@ class Tally:
 
     def _refusal(self, record: UsageRecord, recorded_us: int) -> tuple[Why, str] | None:
         """Why a record does not count; None if it does."""
-        invalid = _invalid_field(record)
+        invalid = invalid_field(record)
         if invalid:
             return Why.INVALID_RECORD, invalid
         at = record.occurred_at_us
@@ -310,18 +387,6 @@ class Tally:
         if record.service not in self._services:
             return Why.UNKNOWN_SERVICE, f"service: {record.service} is not in the catalog"
         return None
-
-
-def _invalid_field(record: UsageRecord) -> str:
-    if CLIENT_ID.fullmatch(record.client_id) is None:
-        return "client_id: 20 characters a-z and 0-9 are allowed"
-    if _SERVICE_ID.fullmatch(record.service) is None:
-        return "service: 1 to 32 characters a-z, 0-9 and dash are allowed"
-    if _SECRET_ID.fullmatch(record.secret_id) is None:
-        return "secret_id: at most 64 printable ASCII characters without space are allowed"
-    if not 1 <= record.quantity <= QUANTITY_MAX:
-        return f"quantity: 1 to {QUANTITY_MAX} is allowed"
-    return ""
 
 
 def _instant(us: int) -> str:

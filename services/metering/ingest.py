@@ -7,16 +7,18 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 from services.metering import deadletters, store
-from services.metering.decoding import chunks, read
+from services.metering.decoding import portions
 from services.metering.directory import Directory
 from services.metering.domain import Outcome, Position, PublisherKey, Tally, needs
+from services.metering.growth import App
 from services.metering.metrics import Metrics
 from shared.postgres import Connection
 from shared.streams.jetstream import Connected
 from shared.streams.message import Message
 
-CHUNK_BYTES: Final = 256 * 1024
-"""Decoded at once: about 3,000 records as gates write them, some 5 ms of work between two looks at everything else that waits."""
+PORTION_BYTES: Final = 256 * 1024
+"""Decoded at once: about 3,000 records as gates write them or 500 events, 5 to 10 ms of work between two looks at everything else
+that waits."""
 SECRETS_MAX: Final = 100_000
 """Secrets whose last use is remembered."""
 USE_ACCURACY_US: Final = 60_000_000
@@ -40,21 +42,30 @@ class Ingest:
         await self._directory.refresh(connection)
         positions: dict[PublisherKey, Position] = {}
         events: dict[bytes, bytes] = {}
+        directory = await self._directory.load(connection, ())
+        tally = Tally(self._services, directory, positions, events)
         asked: set[str] = set()
-        tally: Tally | None = None
-        for chunk in chunks(messages, CHUNK_BYTES):
-            items = [read(message) for message in chunk]
+        for items in portions(messages, PORTION_BYTES):
             needed = needs(items)
-            directory = await self._directory.load(connection, needed.client_ids - asked)
+            await self._directory.load(connection, needed.client_ids - asked)
             asked |= needed.client_ids
             positions |= await store.read_positions(connection, needed.publishers - positions.keys())
             events |= await store.read_events(connection, needed.events - events.keys())
-            tally = tally or Tally(self._services, directory, positions, events)
-            for item in items:
-                tally.add(item)
+            for place, item in enumerate(items):
+                while missing := tally.add(item):
+                    missing |= tally.unknown(items[place + 1 :])
+                    await self._directory.load(connection, missing - asked)
+                    asked |= missing
             await asyncio.sleep(0)
-        assert tally is not None, "a batch has messages"
+        for _ in tally.settle():
+            await asyncio.sleep(0)
         outcome = tally.outcome()
+        await self._write(connection, outcome, directory, newest)
+        self._metrics.counted(outcome, len(messages))
+
+    async def _write(
+        self, connection: Connection, outcome: Outcome, directory: Mapping[str, App], newest: Mapping[str, Message]
+    ) -> None:
         await self._tell(connection, outcome, newest)
         await store.move_positions(connection, outcome.positions)
         await store.remember_events(connection, outcome.events, newest)
@@ -62,7 +73,6 @@ class Ingest:
         await store.mark_counted(connection, outcome.counters, directory)
         await store.use_secrets(connection, self._uses.to_write(outcome.secrets_used))
         await store.move_progress(connection, newest)
-        self._metrics.counted(outcome, len(messages))
 
     async def _tell(self, connection: Connection, outcome: Outcome, newest: Mapping[str, Message]) -> None:
         """Publish the dead letters, before the transaction that passes over them commits."""

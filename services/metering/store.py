@@ -3,21 +3,30 @@ workers never lock in opposite orders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from heapq import merge
+from itertools import chain, islice
+from typing import Any, Final, TypeVar
 
 from services.metering.dashboard import BUCKET, key_of
-from services.metering.domain import App, Count, CounterKey, Position, PublisherKey
+from services.metering.domain import Position, PublisherKey
+from services.metering.growth import App, Count, CounterKey
 from shared.events.usage import CLOUDEVENTS_SUBJECT
 from shared.postgres import Connection
 from shared.streams.message import Message
 from shared.windows import from_us, to_us
 
+ROWS: Final = 3_000
+"""Written by one statement, where there can be very many: some 10 ms of work here."""
+_Key = TypeVar("_Key", bound=Any)
 _ADD: Final = """
-    INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[])
+    INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units, after_close_units)
+    SELECT * FROM unnest(
+        $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
     ON CONFLICT (client_id, service, period, window_start) DO UPDATE
-    SET calls = c.calls + excluded.calls, units = c.units + excluded.units, late_units = c.late_units + excluded.late_units
+    SET calls = c.calls + excluded.calls, units = c.units + excluded.units, late_units = c.late_units + excluded.late_units,
+        after_close_units = c.after_close_units + excluded.after_close_units
 """
 _POSITIONS: Final = """
     SELECT publisher, partition, seq, retracted, recorded_at, rejected, digest FROM publisher_position
@@ -32,10 +41,6 @@ _MOVE: Final = """
         recorded_at = excluded.recorded_at, rejected = excluded.rejected, digest = excluded.digest
 """
 _EVENTS: Final = "SELECT key, digest FROM counted_event WHERE key = ANY($1::bytea[])"
-_REMEMBER_EVENTS: Final = """
-    INSERT INTO counted_event (key, digest, recorded_at)
-    SELECT key, digest, $3 FROM unnest($1::bytea[], $2::bytea[]) AS e(key, digest)
-"""
 _USE: Final = """
     INSERT INTO credential_use AS c (client_id, secret_id, last_used_at)
     SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
@@ -80,28 +85,38 @@ async def read_told(connection: Connection, subjects: Iterable[str]) -> dict[str
 
 async def add_counts(connection: Connection, counters: Mapping[CounterKey, Count]) -> None:
     """Let the counters grow."""
-    rows = sorted(counters.items(), key=_counter_key)
-    if not rows:
-        return
-    starts = {key.window_start_us: from_us(key.window_start_us) for key in counters}
-    await connection.execute(
-        _ADD,
-        [key.client_id for key, _ in rows],
-        [key.service for key, _ in rows],
-        [key.period for key, _ in rows],
-        [starts[key.window_start_us] for key, _ in rows],
-        [count.calls for _, count in rows],
-        [count.units for _, count in rows],
-        [count.late_units for _, count in rows],
-    )
+    async for keys in _in_order(counters):
+        counts = [counters[key] for key in keys]
+        starts = {us: from_us(us) for us in {key.window_start_us for key in keys}}
+        await connection.execute(
+            _ADD,
+            [key.client_id for key in keys],
+            [key.service for key in keys],
+            [key.period for key in keys],
+            [starts[key.window_start_us] for key in keys],
+            [count.calls for count in counts],
+            [count.units for count in counts],
+            [count.late_units for count in counts],
+            [count.after_close_units for count in counts],
+        )
 
 
 async def mark_counted(connection: Connection, counters: Mapping[CounterKey, Count], directory: Mapping[str, App]) -> None:
     """Have the dashboards show what the counters have become."""
-    pairs = {(key.client_id, key.service) for key in counters}
-    keys = sorted(key_of(directory[client_id].account, client_id, service) for client_id, service in pairs)
-    if keys:
+    pairs = {(key.client_id, key.service) for key in counters if key.period == "m"}
+    async for keys in _in_order(key_of(directory[client_id].account, client_id, service) for client_id, service in pairs):
         await connection.execute(_MARK, BUCKET, keys)
+
+
+async def _in_order(keys: Iterable[_Key]) -> AsyncIterator[list[_Key]]:
+    """All of the keys, sorted, in portions: sorting and sending very many at once would keep everything else waiting."""
+    rest, runs = iter(keys), []
+    while run := sorted(islice(rest, ROWS)):
+        runs.append(run)
+        await asyncio.sleep(0)
+    merged = merge(*runs) if len(runs) > 1 else chain.from_iterable(runs)
+    while portion := list(islice(merged, ROWS)):
+        yield portion
 
 
 async def move_positions(connection: Connection, positions: Mapping[PublisherKey, Position]) -> None:
@@ -125,7 +140,8 @@ async def remember_events(connection: Connection, events: Mapping[bytes, bytes],
     """Remember counted single events; `newest` is the newest message by subject."""
     if events:
         recorded_at = newest[CLOUDEVENTS_SUBJECT].recorded_at
-        await connection.execute(_REMEMBER_EVENTS, list(events), list(events.values()), recorded_at)
+        rows = [(key, digest, recorded_at) for key, digest in events.items()]
+        await connection.copy_records_to_table("counted_event", records=rows, columns=("key", "digest", "recorded_at"))
 
 
 async def use_secrets(connection: Connection, used: Mapping[tuple[str, str], int]) -> None:
@@ -144,7 +160,3 @@ async def move_progress(connection: Connection, newest: Mapping[str, Message]) -
         [message.sequence for _, message in rows],
         [message.recorded_at for _, message in rows],
     )
-
-
-def _counter_key(row: tuple[CounterKey, Count]) -> CounterKey:
-    return row[0]

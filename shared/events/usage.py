@@ -29,6 +29,7 @@ ClientId = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]{20}$")]
 ServiceId = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=QUANTITY_MAX)]
 PublisherId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Seq = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
 
 
 class UsageRecorded(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,7 +66,7 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     publisher: PublisherId
-    seq: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
+    seq: Seq
     records: Annotated[list[UsageRecord], msgspec.Meta(max_length=RECORDS_MAX)]
     retracted: bool = False
     voided: tuple[int, ...] = ()

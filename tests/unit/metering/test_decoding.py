@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.metering.decoding import Batch, Single, chunks, read
+from services.metering.decoding import Batch, Single, portions, read
 from services.metering.rejection import Rejected, Why
 from shared.events.usage import RECORDS_MAX, UsageBatch, UsageRecord
 from shared.streams.message import Message
@@ -201,8 +201,9 @@ def test_a_bad_event_is_rejected_and_its_field_named(found: Message, why: Why, n
     assert named in rejected.reason
 
 
-def test_chunks_keep_every_message_in_order() -> None:
-    messages = [message(b"x" * size) for size in (5, 1, 20, 3, 3, 3)]
-    pieces = list(chunks(messages, 6))
-    assert [one for piece in pieces for one in piece] == messages
-    assert all(len(piece) == 1 or sum(len(one.data) for one in piece) <= 6 for piece in pieces)
+def test_portions_keep_every_message_in_order() -> None:
+    messages = [message(b"x" * size) for size in (5000, 1000, 20_000, 3000, 3000, 3000)]
+    pieces = list(portions(messages, 6000))
+    assert [one.message for piece in pieces for one in piece] == messages
+    assert [len(piece) for piece in pieces] == [2, 1, 2, 1]
+    assert all(len(piece) == 1 or sum(len(one.message.data) for one in piece) <= 6000 for piece in pieces)

@@ -16,14 +16,13 @@ from services.metering.decoding import Batch, Item, Single
 from services.metering.domain import (
     AHEAD_MAX_US,
     LATE_MAX_US,
-    App,
-    CounterKey,
     Outcome,
     Position,
     PublisherKey,
     Tally,
     needs,
 )
+from services.metering.growth import App, CounterKey
 from services.metering.rejection import Rejected, Why
 from shared.events.usage import QUANTITY_MAX, UsageBatch, UsageRecord
 from shared.streams.message import Message

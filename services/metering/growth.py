@@ -1,0 +1,106 @@
+"""What counters grow by: groups of equal records, each into the counters of its own civil windows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from shared.windows import SLOT_US, CivilWindows
+
+
+class App(NamedTuple):
+    """What counting needs to know of an application."""
+
+    account: str
+    windows: CivilWindows
+    deleted_at_us: int | None = None
+
+
+class CounterKey(NamedTuple):
+    """Which counter: `period` is h, d or m; `window_start_us` in microseconds since 1970 UTC."""
+
+    client_id: str
+    service: str
+    period: str
+    window_start_us: int
+
+
+class Count:
+    """What a counter grows by. `late_units` is the part that was reported after its civil day had ended, `after_close_units` the
+    part that was reported after the counter's own window had: its hour, day or month."""
+
+    __slots__ = ("after_close_units", "calls", "late_units", "units")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.units = 0
+        self.late_units = 0
+        self.after_close_units = 0
+
+    def __repr__(self) -> str:
+        return f"Count({self.calls}, {self.units}, {self.late_units}, {self.after_close_units})"
+
+
+class Group(NamedTuple):
+    """What records have in common that are counted together. `minute` and `recorded` are when they occurred and when they were
+    stored, in minutes since 1970."""
+
+    client_id: str
+    service: str
+    secret_id: str
+    lease: str
+    minute: int
+    recorded: int
+
+
+_Place = tuple[str, str, int, int]
+"""(client_id, service, minute, recorded)"""
+
+
+class Growth:
+    """Adds groups up. What is taken back is added with negative numbers.
+
+    `leases` are units by lease, `secrets_used` the last use, in microseconds since 1970 UTC, by (client_id, secret_id).
+    """
+
+    def __init__(self, directory: Mapping[str, App]) -> None:
+        self.counters: dict[CounterKey, Count] = {}
+        self.leases: dict[str, int] = {}
+        self.secrets_used: dict[tuple[str, str], int] = {}
+        self._directory = directory
+        self._places: dict[_Place, list[tuple[Count, bool, bool]]] = {}
+
+    def add(self, group: Group, calls: int, units: int, latest_us: int) -> None:
+        """Let everything grow that the group counts for. Its application must be in the directory."""
+        client_id, service, secret_id, lease, minute, recorded = group
+        place = (client_id, service, minute, recorded)
+        for count, late, closed in self._places.get(place) or self._look_up(place):
+            count.calls += calls
+            count.units += units
+            if late:
+                count.late_units += units
+            if closed:
+                count.after_close_units += units
+        if lease:
+            self.leases[lease] = self.leases.get(lease, 0) + units
+        if secret_id and calls > 0:
+            key = (client_id, secret_id)
+            if latest_us > self.secrets_used.get(key, 0):
+                self.secrets_used[key] = latest_us
+
+    def _look_up(self, place: _Place) -> list[tuple[Count, bool, bool]]:
+        """The counters of a place, and for each whether units that come to it are late, and whether its window had closed."""
+        client_id, service, minute, recorded = place
+        slot = self._directory[client_id].windows.slot(minute * SLOT_US)
+        recorded_us = recorded * SLOT_US  # windows end at full minutes: what is after the end is not before it in its minute
+        late = slot.day_end_us <= recorded_us
+        found = []
+        for period, start_us, end_us in (
+            ("h", slot.hour_start_us, slot.hour_end_us),
+            ("d", slot.day_start_us, slot.day_end_us),
+            ("m", slot.month_start_us, slot.month_end_us),
+        ):
+            count = self.counters.setdefault(CounterKey(client_id, service, period, start_us), Count())
+            found.append((count, late, end_us <= recorded_us))
+        self._places[place] = found
+        return found
