@@ -24,7 +24,7 @@ class ServiceSpec:
 
 SERVICES: Final = (
     ServiceSpec("registry", told=("CATALOG", "TERMS", "PEPPER", "VAULT_KEY")),
-    ServiceSpec("metering", told=("CATALOG", "PARTITIONS", "WORKER")),
+    ServiceSpec("metering", told=("CATALOG", "VAULT_KEY", "PARTITIONS", "WORKER")),
     ServiceSpec("gate", port="gate", schema=False, told=("CATALOG", "PEPPER", "PARTITIONS")),
     ServiceSpec(
         "console",

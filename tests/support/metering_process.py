@@ -41,6 +41,7 @@ from shared.windows import to_us
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS: Final = 4
+VAULT_KEY: Final = "b6" * 32
 LOOK_S: Final = 0.05
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ class MeteringProcess:
             "TOLLBOOK_POSTGRES_OWNER_DSN": dsn.owner_dsn,
             "TOLLBOOK_CATALOG": str(ROOT / "deploy" / "catalog.yaml"),
             "TOLLBOOK_PARTITIONS": str(PARTITIONS),
+            "TOLLBOOK_VAULT_KEY": VAULT_KEY,
             "TOLLBOOK_WORKER": name,
             **settings,
         }
