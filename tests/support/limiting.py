@@ -61,6 +61,7 @@ class Limiting:
         self.handlers.start(Started(pool, self.directory, self.transactor))
         self.evaluator = self.another_evaluator()
         self._ingest = Ingest(CATALOG, self.directory, _no_nats, Metrics(CollectorRegistry()))
+        self._publisher = new_id()
         self._sequence = 0
 
     def another_evaluator(self) -> Evaluator:
@@ -93,9 +94,9 @@ class Limiting:
         return await self.handlers.set_account_limit(SetAccountLimit(account=account, service=service, **given))
 
     def message(self, records: Sequence[UsageRecord], recorded_at: datetime | None = None) -> Message:
-        """The next message of USAGE: a batch of a publisher of its own."""
+        """The next message of USAGE: a batch of this one's own publisher."""
         self._sequence += 1
-        batch = UsageBatch(publisher=f"p{self._sequence}", seq=1, records=list(records))
+        batch = UsageBatch(publisher=self._publisher, seq=self._sequence, records=list(records))
         headers, data = {"content-type": MSGPACK}, msgspec.msgpack.encode(batch)
         return Message("USAGE", "usage.records.0", self._sequence, headers, data, recorded_at or self.clock.now())
 

@@ -32,6 +32,7 @@ from shared.events.registry import (
     RegistryEvent,
     SecretIssued,
     SelectedService,
+    Tier,
 )
 from shared.events.usage import MSGPACK, RECORDS_SUBJECT, UsageBatch, UsageRecord, partition_of
 from shared.streams.cloudevents import cloudevent_headers
@@ -153,13 +154,15 @@ class RegistryFeed:
     async def open_account(self, account: str = "acme", zone: str = "Asia/Seoul") -> None:
         await self.publish(AccountOpened(account=account, zone=zone))
 
-    async def register(self, client_id: str, account: str = "acme", services: Sequence[str] = ("csr",)) -> None:
+    async def register(
+        self, client_id: str, account: str = "acme", services: Sequence[str] = ("csr",), tier: Tier = "live"
+    ) -> None:
         await self.publish(
             AppRegistered(
                 account=account,
                 client_id=client_id,
                 name="speech",
-                services=tuple(SelectedService(service) for service in services),
+                services=tuple(SelectedService(service, tier) for service in services),
                 environments=Environments(),
                 secret=SecretIssued("s1", "00" * 32),
             )
