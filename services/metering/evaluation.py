@@ -39,7 +39,8 @@ ACQUIRE_S: Final = 10.0
 META: Final = Meta(actor="service:metering")
 
 _WINDOW: Final = "(account, client_id, service, period, window_start)"
-# One snapshot for all of it. `busy_from`: the lowest transaction that has written something and has not ended, but this one.
+# One snapshot for all of it. Every transaction before `over` has ended and is seen; `own` is younger than all that began before the
+# snapshot was taken, if this statement is a transaction of its own.
 _LOOK: Final = f"""
     SELECT w.account, w.client_id, w.service, w.period, w.window_start, w.marked_by::text::bigint AS marked_by, zone,
         coalesce(l.version, t.version) AS version,
@@ -47,8 +48,7 @@ _LOOK: Final = f"""
         CASE WHEN w.period = 'd' THEN l.daily_rungs ELSE coalesce(l.monthly_rungs, t.monthly_rungs) END AS rungs,
         coalesce(l.changed_at, t.changed_at) AS changed_at,
         coalesce({UNITS}, 0) AS units, coalesce(told.percent, 0) AS told,
-        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next,
-        (SELECT min(x::text::bigint) FROM pg_snapshot_xip(pg_current_snapshot()) AS x) AS busy_from
+        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS over, pg_current_xact_id()::text::bigint AS own
     FROM (
         SELECT * FROM limit_mark
         WHERE {_WINDOW} > ($1::text, $2::text, $3::text, $4::text, $5::timestamptz) AND ($6 OR client_id <> '')
@@ -86,20 +86,20 @@ _BEGINNING: Final = WindowKey("", "", "", "", EPOCH)
 
 
 class Seen(NamedTuple):
-    """A mark as it was first looked at: which one it was, and the first transaction that had not begun then."""
+    """A mark as it was first looked at: which one it was, and a transaction that is younger than all that ran then."""
 
     marked_by: int
-    next: int
+    younger: int
 
 
 class Look(NamedTuple):
-    """Marked windows as one snapshot shows them, in order. `marks` tells the marks; `next` is the first transaction that had not
-    begun, `busy_from` the first one that had and was not over (None: all were)."""
+    """Marked windows as one snapshot shows them, in order. `marks` tells the marks; all transactions before `over` had ended, all
+    that had begun come before `own`."""
 
     windows: Sequence[Marked]
     marks: Mapping[WindowKey, int]
-    next: int
-    busy_from: int | None
+    over: int
+    own: int
 
     def crossings(self) -> list[MeteringEvent]:
         """What is to be told."""
@@ -186,20 +186,22 @@ class Evaluator:
                 look = await _look(connection, after, accounts)  # now with what others have told meanwhile
                 await self._append(connection, head, look.crossings())
             self._committed()
+            look = await _look(connection, after, accounts)
         keys = list(look.marks)
         await self._remove(connection, look, still)
         return keys[-1] if len(keys) == MARKS_MAX else None
 
     async def _remove(self, connection: Connection, look: Look, still: dict[WindowKey, Seen]) -> None:
-        """Remove the marks after which nobody can still write what this look did not see: a transaction that wrote before it saw
-        a limit has ended once all have that ran at the first look at the limit's mark."""
+        """Remove the marks of which all is told and after which nobody can write what this look did not see. A transaction that
+        has written and does not see a limit began before the limit was committed, so before the first look at the limit's mark:
+        it has ended once all have that are older than that look."""
         settled: list[tuple[object, ...]] = []
         for window in look.windows:
             marked_by = look.marks[window.key]
             seen = self._seen.get(window.key)
             if seen is None or seen.marked_by != marked_by:
-                seen = Seen(marked_by, look.next)
-            if look.busy_from is None or look.busy_from >= seen.next:
+                seen = Seen(marked_by, look.own)
+            if look.over >= seen.younger and not to_tell(window):
                 settled.append((*window.key, marked_by))
             else:
                 still[window.key] = seen
@@ -241,7 +243,7 @@ async def _look(connection: Connection, after: WindowKey, accounts: bool) -> Loo
     # Without its account's zone (the registry's events are being read again) a window is looked at later.
     windows = [_marked(row) for row in rows if row["zone"] is not None]
     marks = {_key(row): row["marked_by"] for row in rows}
-    return Look(windows, marks, rows[0]["next"] if rows else 0, rows[0]["busy_from"] if rows else None)
+    return Look(windows, marks, rows[0]["over"] if rows else 0, rows[0]["own"] if rows else 0)
 
 
 def _key(row: asyncpg.Record) -> WindowKey:

@@ -103,7 +103,7 @@ async def test_a_new_version_begins_with_what_was_told_before(limiting: Limiting
         Passed("daily", DAY.start, 30),
         Passed("monthly", MONTH.start, 0),
     )
-    await limiting.set(daily=1000, monthly=100)
+    await limiting.set(daily=1000, monthly=2000)
     changed = (await limiting.events())[-1]
     assert changed.passed[0] == Passed("daily", DAY.start, 3)  # type: ignore[union-attr]
 
@@ -205,14 +205,14 @@ async def test_a_count_that_does_not_see_a_new_limit_is_looked_at_when_it_has_en
         transaction = counting.transaction()
         await transaction.start()
         await limiting.handle(counting, [record(A, to_us(limiting.clock.now()), 50)])
-        await limiting.set(daily=100)
+        await limiting.set_account(monthly=100)
         for _ in range(3):
             await limiting.evaluate()
         assert await limiting.told() == []
         assert await limiting.marks() == 1, "it stays, for the count is not over"
         await transaction.commit()
     await limiting.evaluate()
-    assert await limiting.percents() == ALL[:5]
+    assert await limiting.percents("monthly", "") == ALL[:5]
     await limiting.evaluate()
     assert await limiting.marks() == 0
 
