@@ -39,8 +39,8 @@ ACQUIRE_S: Final = 10.0
 META: Final = Meta(actor="service:metering")
 
 _WINDOW: Final = "(account, client_id, service, period, window_start)"
-# One snapshot for all of it. Every transaction before `over` has ended and is seen; `own` is younger than all that began before the
-# snapshot was taken, if this statement is a transaction of its own.
+# One snapshot for all of it. Every transaction before `over` has ended and is seen; `own` is younger than all that
+# had begun when the snapshot was taken, if this is a transaction of its own.
 _LOOK: Final = f"""
     SELECT w.account, w.client_id, w.service, w.period, w.window_start, w.marked_by::text::bigint AS marked_by, zone,
         coalesce(l.version, t.version) AS version,
