@@ -283,6 +283,7 @@ def _schedule(
         service=command.service,
         schedule_id=schedule_id,
         effective_at=effective_at,
+        requested_by=command.actor,
         daily=limit.daily,
         monthly=limit.monthly,
         daily_rungs=limit.daily_rungs,

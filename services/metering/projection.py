@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, assert_never
 
-import msgspec
-
 from services.metering.dashboard import BUCKET, LIMITS_BUCKET, key_of, limits_key
 from shared.eventlog.changes import Change
 from shared.events.metering import (
@@ -70,12 +68,6 @@ _MARK: Final = """
 # All of them take arrays: many scopes at once (see Change).
 
 
-class _Who(msgspec.Struct):
-    """What is read of an event's meta."""
-
-    actor: str = ""
-
-
 def project(recorded: Recorded, event: MeteringEvent) -> list[Change]:
     """The changes that `event` makes."""
     at = recorded.recorded_at
@@ -94,7 +86,7 @@ def project(recorded: Recorded, event: MeteringEvent) -> list[Change]:
             return [changed, *scope.took_effect(event.schedule_id), *scope.begins(event.version, event.passed)]
         case LimitChangeScheduled():
             scope = _Scope(event.account, event.client_id, event.service)
-            return [_scheduled(event, msgspec.json.decode(recorded.meta, type=_Who).actor, at), scope.shown()]
+            return [_scheduled(event, at), scope.shown()]
         case LimitChangeCancelled():
             scope = _Scope(event.account, event.client_id, event.service)
             return [_unscheduled(event.schedule_id), scope.shown()]
@@ -138,7 +130,7 @@ class _Scope:
         return Change(statement, (*self._scope, LETTER[period], window_start, *args), about)
 
 
-def _scheduled(event: LimitChangeScheduled, requested_by: str, at: datetime) -> Change:
+def _scheduled(event: LimitChangeScheduled, at: datetime) -> Change:
     row = (
         event.schedule_id,
         event.account,
@@ -150,7 +142,7 @@ def _scheduled(event: LimitChangeScheduled, requested_by: str, at: datetime) -> 
         _ints(event.daily_rungs),
         _ints(event.monthly_rungs),
         event.reason,
-        requested_by,
+        event.requested_by,
         at,
     )
     return Change(_SCHEDULE, row, event.schedule_id)

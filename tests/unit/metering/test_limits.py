@@ -84,7 +84,9 @@ def changed(version: int = 1, daily: int | None = 100, monthly: int | None = Non
 
 
 def waits(schedule_id: str = FIRST, at: datetime = NOW + timedelta(hours=1), daily: int | None = 7) -> LimitChangeScheduled:
-    return LimitChangeScheduled(**WHERE, schedule_id=schedule_id, effective_at=at, daily=daily, monthly=None)
+    return LimitChangeScheduled(
+        **WHERE, schedule_id=schedule_id, effective_at=at, requested_by="token:t1", daily=daily, monthly=None
+    )
 
 
 # -- setting
@@ -212,7 +214,12 @@ def test_any_offset_is_kept_as_the_instant() -> None:
     seoul = datetime.fromisoformat("2026-11-23T00:00:00+09:00")
     event = schedule(at=seoul).then(
         LimitChangeScheduled(
-            **WHERE, schedule_id=FIRST, effective_at=datetime(2026, 11, 22, 15, tzinfo=UTC), daily=None, monthly=None
+            **WHERE,
+            schedule_id=FIRST,
+            effective_at=datetime(2026, 11, 22, 15, tzinfo=UTC),
+            requested_by="token:t1",
+            daily=None,
+            monthly=None,
         )
     )
     assert event.events[0].effective_at.utcoffset() == timedelta(0)
@@ -258,6 +265,7 @@ def test_an_accounts_change_can_wait_too() -> None:
                 service=SERVICE,
                 schedule_id=FIRST,
                 effective_at=at,
+                requested_by="token:t1",
                 daily=None,
                 monthly=5,
                 reason="r",
@@ -284,7 +292,15 @@ def test_it_takes_effect_even_if_it_changes_no_amount() -> None:
 
 def test_of_an_account_too() -> None:
     scheduled = LimitChangeScheduled(
-        account=ACCOUNT, client_id="", service=SERVICE, schedule_id=FIRST, effective_at=NOW, daily=None, monthly=5, reason="r"
+        account=ACCOUNT,
+        client_id="",
+        service=SERVICE,
+        schedule_id=FIRST,
+        effective_at=NOW,
+        requested_by="token:t1",
+        daily=None,
+        monthly=5,
+        reason="r",
     )
     assert limits.take_effect(SCOPE.given(scheduled).state, (), FIRST) == [
         AccountLimitChanged(account=ACCOUNT, service=SERVICE, version=1, monthly=5, reason="r", schedule_id=FIRST)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
 
 from services.metering.projection import project
 from services.metering.reactions import react
 from shared.eventlog.changes import Change, arrange
-from shared.eventlog.log import Meta, Recorded
+from shared.eventlog.log import Recorded
 from shared.events.metering import (
     AccountLimitChanged,
     LimitChangeCancelled,
@@ -32,8 +31,7 @@ WINDOW: dict[str, Any] = {"period": "daily", "window_start": DAY, "window_end": 
 
 
 def changes(event: MeteringEvent) -> list[tuple[str, tuple[object, ...]]]:
-    meta = msgspec.json.encode(Meta(actor="member:m1"))
-    recorded = Recorded(7, "limit/x", 1, type(event).__name__, 1, b"{}", meta, NOW, bytes(32))
+    recorded = Recorded(7, "limit/x", 1, type(event).__name__, 1, b"{}", b"{}", NOW, bytes(32))
     return [(" ".join(change.statement.split())[:30], change.args) for change in project(recorded, event)]
 
 
@@ -66,7 +64,9 @@ def test_an_accounts_limit_has_a_key_of_its_own() -> None:
 
 
 def test_a_schedule_remembers_who_asked() -> None:
-    scheduled = LimitChangeScheduled(**WHERE, schedule_id="5" * 32, effective_at=NOW, daily=1, monthly=None, reason="r")
+    scheduled = LimitChangeScheduled(
+        **WHERE, schedule_id="5" * 32, effective_at=NOW, requested_by="member:m1", daily=1, monthly=None, reason="r"
+    )
     row, shown = changes(scheduled)
     assert row[1][-3:] == ("r", "member:m1", NOW)
     assert shown[1] == ("limits", f"acme.{'a' * 20}.csr")
@@ -88,8 +88,7 @@ def test_what_is_told_is_remembered_by_version(event: MeteringEvent, told: tuple
 
 
 def test_rungs_of_one_window_never_meet_in_one_statement() -> None:
-    meta = msgspec.json.encode(Meta())
-    recorded = Recorded(7, "thresholds/x", 1, "ThresholdCrossed", 1, b"{}", meta, NOW, bytes(32))
+    recorded = Recorded(7, "thresholds/x", 1, "ThresholdCrossed", 1, b"{}", b"{}", NOW, bytes(32))
     crossed = [project(recorded, ThresholdCrossed(**WHERE, **WINDOW, percent=percent)) for percent in (10, 20, 30)]
     runs = arrange(change for one in crossed for change in one)
     assert [len(run.rows) for run in runs] == [1, 1, 1]
