@@ -1,4 +1,5 @@
-"""Marking the windows of limited scopes that counting lets grow: one statement, late in counting's transaction."""
+"""Marking the windows of limited scopes that counting lets grow: late in counting's transaction, and next to nothing where there
+are no limits."""
 
 from __future__ import annotations
 
@@ -6,38 +7,42 @@ from collections.abc import Mapping
 from typing import Final
 
 from services.metering.domain import App, Count, CounterKey
+from services.metering.thresholds import WindowKey
 from shared.postgres import Connection
 from shared.windows import from_us
 
-# The limits are read after the counters were written, so that a limit that this does not see yet sees the counters, or its
-# own mark is looked at again after this transaction has ended.
+# Read after the counters were written: a transaction that does not see a limit here has begun before that limit's mark is looked
+# at, and the mark stays until it has ended (docs/decisions/0013).
+_LIMITED: Final = """
+    SELECT '' AS account, client_id, service, coalesce(daily, 0) > 0 AS d, coalesce(monthly, 0) > 0 AS m
+    FROM app_limit WHERE client_id = ANY($1::text[])
+    UNION ALL
+    SELECT account, '', service, false, coalesce(monthly, 0) > 0 FROM account_limit WHERE account = ANY($2::text[])
+"""
 _MARK: Final = """
     INSERT INTO limit_mark (account, client_id, service, period, window_start)
-    SELECT account, client_id, service, period, window_start FROM (
-        WITH grown AS (
-            SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
-                AS g(account, client_id, service, period, window_start))
-        SELECT g.* FROM grown AS g JOIN app_limit AS l USING (client_id, service)
-        WHERE CASE g.period WHEN 'd' THEN l.daily ELSE l.monthly END > 0
-        UNION
-        SELECT account, '', service, period, window_start FROM grown AS g JOIN account_limit AS t USING (account, service)
-        WHERE g.period = 'm' AND t.monthly > 0) AS limited
-    ORDER BY 1, 2, 3, 4, 5
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
     ON CONFLICT (account, client_id, service, period, window_start) DO UPDATE SET marked_by = pg_current_xact_id()
 """
 
 
 async def mark_grown(connection: Connection, counters: Mapping[CounterKey, Count], directory: Mapping[str, App]) -> None:
     """Mark those of the days and months whose units grew while they were open, of scopes that have a limit."""
-    grown = [key for key, count in counters.items() if key.period != "h" and count.units - count.after_close_units > 0]
+    grown = [key for key, count in counters.items() if key.period != "h" and count.units > count.after_close_units]
     if not grown:
         return
-    starts = {key.window_start_us: from_us(key.window_start_us) for key in grown}
-    await connection.execute(
-        _MARK,
-        [directory[key.client_id].account for key in grown],
-        [key.client_id for key in grown],
-        [key.service for key in grown],
-        [key.period for key in grown],
-        [starts[key.window_start_us] for key in grown],
-    )
+    clients = {key.client_id for key in grown}
+    accounts = {directory[client_id].account for client_id in clients}
+    rows = await connection.fetch(_LIMITED, sorted(clients), sorted(accounts))
+    if not rows:
+        return
+    limited = {(row["account"], row["client_id"], row["service"], period) for row in rows for period in "dm" if row[period]}
+    marks: set[WindowKey] = set()
+    for client_id, service, period, start_us in grown:
+        account = directory[client_id].account
+        if ("", client_id, service, period) in limited:
+            marks.add(WindowKey(account, client_id, service, period, from_us(start_us)))
+        if (account, "", service, period) in limited:
+            marks.add(WindowKey(account, "", service, period, from_us(start_us)))
+    if marks:
+        await connection.execute(_MARK, *(list(column) for column in zip(*sorted(marks), strict=True)))
