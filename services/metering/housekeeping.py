@@ -23,6 +23,7 @@ from shared.windows import civil
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
+DAYS_S: Final = 2.0
 FORGET_S: Final = 600.0
 FORGET_ROWS: Final = 5_000
 ACQUIRE_S: Final = 10.0
@@ -63,6 +64,7 @@ class Housekeeping:
         self._clock = clock
         self._committed = committed
         self._held = False
+        self._days_at: float | None = None
         self._forgot_at: float | None = None
 
     async def begin(self) -> None:
@@ -89,10 +91,15 @@ class Housekeeping:
         """Do what is due."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             await carry_out(connection, self._log, self._clock.now(), self._committed)
-            await open_days(connection, self._clock.now())
-            if self._forgot_at is None or self._clock.monotonic() - self._forgot_at >= FORGET_S:
+            if self._is_time(self._days_at, DAYS_S):
+                await open_days(connection, self._clock.now())
+                self._days_at = self._clock.monotonic()
+            if self._is_time(self._forgot_at, FORGET_S):
                 await forget(connection)
                 self._forgot_at = self._clock.monotonic()
+
+    def _is_time(self, last: float | None, every_s: float) -> bool:
+        return last is None or self._clock.monotonic() - last >= every_s
 
 
 async def open_days(connection: Connection, now: datetime) -> None:

@@ -156,7 +156,7 @@ class LimitHandlers:
                 raise limits.no_app(query.client_id)
             stream = limits.stream_of(query.account, query.client_id or "", query.service)
             found = await limit_queries.changes_of(connection, stream, query.before, query.limit + 1)
-        if not found:
+        if not found and query.before is None:
             limits.check_service(query.service, self._catalog)
         return page_of(found, query.limit)
 
