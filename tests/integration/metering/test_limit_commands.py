@@ -99,7 +99,7 @@ async def test_a_wish_on_an_older_version_is_a_conflict(limiting: Limiting) -> N
     assert sorted(type(result).__name__ for result in results) == ["Conflict", "Conflict", "LimitsView"]
 
 
-async def test_a_command_id_gives_the_first_reply_again_even_when_the_application_is_gone(limiting: Limiting) -> None:
+async def test_a_command_id_gives_the_first_reply_again(limiting: Limiting) -> None:
     first = await limiting.set(daily=100, command_id="once")
     await limiting.set(daily=200)
     assert await limiting.set(daily=100, command_id="once") == first

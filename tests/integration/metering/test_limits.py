@@ -120,6 +120,35 @@ async def test_of_an_application_that_was_registered_a_moment_ago(
         await owner.set(N, daily=1)
 
 
+async def test_a_command_is_answered_again_even_when_the_application_is_gone(
+    nc: Client, worker: MeteringProcess, registry: RegistryFeed, owner: Owner
+) -> None:
+    first = await owner.set(daily=1, command_id="once")
+    await registry.delete(A)
+
+    async def gone() -> bool:
+        try:
+            await owner.ask(GetLimits, LimitsView, client_id=A)
+        except NotFound:
+            return True
+        return False
+
+    await eventually(gone, True)
+    assert await owner.set(daily=1, command_id="once") == first
+    with pytest.raises(NotFound):
+        await owner.set(daily=1)
+    bucket = await nc.jetstream().key_value("limits")
+
+    async def shown() -> bool:
+        try:
+            await bucket.get(f"acme.{A}.csr")
+        except KeyNotFoundError:
+            return False
+        return True
+
+    await eventually(shown, False)
+
+
 async def test_a_test_tier_ends_with_its_review(
     nc: Client, worker: MeteringProcess, registry: RegistryFeed, owner: Owner
 ) -> None:
