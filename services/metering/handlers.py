@@ -1,20 +1,22 @@
-"""What metering answers. Subjects metering.queries.<Name>."""
+"""What metering answers about usage. Subjects metering.queries.<Name>."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from faststream.nats import NatsBroker
 
 from services.metering import queries
-from services.metering.directory import Directory
 from services.metering.ends import Ends, as_of
+from services.metering.limits import check_service, no_app
+from services.metering.limits_of import limits_of
+from services.metering.projection import LETTER
 from services.metering.queries import AppRow, Used
+from services.metering.serving import Started, awaited, reading
+from shared.catalog import Catalog
 from shared.clock import Clock
 from shared.commands.metering import (
     HISTORY_WINDOWS,
@@ -29,32 +31,20 @@ from shared.commands.metering import (
     WindowUsage,
 )
 from shared.commands.requester import subject_of
-from shared.errors import FieldProblem, InvalidInput, NotFound, TollbookError, Unavailable
-from shared.postgres import Connection, Pool
+from shared.errors import FieldProblem, InvalidInput, Unavailable
+from shared.postgres import Connection
 from shared.readiness import Readiness
-from shared.streams.passing import may_pass
 from shared.windows import Kind, Window
 
 WORKERS_MAX: Final = 16
-ACQUIRE_S: Final = 2.0
-REGISTRY_WAIT_S: Final = 0.5
-RELAY_WAIT_S: Final = 0.1
 _KIND: Final[Mapping[Period, Kind]] = {"daily": "day", "monthly": "month"}
-_PERIOD: Final[Mapping[Period, str]] = {"daily": "d", "monthly": "m"}
-
-
-class Started(NamedTuple):
-    """What there is once the service has started."""
-
-    pool: Pool
-    directory: Directory
 
 
 class Handlers:
-    """Everything that metering answers. `services` are the ids of the catalog. Before `start` it answers Unavailable."""
+    """What metering answers about usage. Before `start` it answers Unavailable."""
 
-    def __init__(self, services: Collection[str], ends: Ends, clock: Clock) -> None:
-        self._services = services
+    def __init__(self, catalog: Catalog, ends: Ends, clock: Clock) -> None:
+        self._catalog = catalog
         self._ends = ends
         self._clock = clock
         self._started: Started | None = None
@@ -84,7 +74,7 @@ class Handlers:
         now = self._clock.now()
         started = self._running()
         looked = await self._ends.look()
-        async with _connection(started.pool) as connection:
+        async with reading(started.pool) as connection:
             app = await self._app(connection, query.account, query.client_id)
             self._check_service(app, query.service)
             windows = history_windows(app, query, now)
@@ -92,7 +82,8 @@ class Handlers:
             first, last = min(windows[0].start, open_now.start), max(windows[-1].start, open_now.start)
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 counted = await queries.counted_up_to(connection)
-                used = await queries.used_by_window(connection, app.client_id, query.service, _PERIOD[query.period], first, last)
+                used = await queries.used_by_window(connection, app.client_id, query.service, LETTER[query.period], first, last)
+                limit = await self._limit(connection, app.client_id, query.service, query.period)
         current = used.get(open_now.start, Used())
         return Usage(
             client_id=app.client_id,
@@ -101,6 +92,7 @@ class Handlers:
             zone=app.windows.zone,
             used=current.units,
             calls=current.calls,
+            limit=limit,
             late=current.late_units,
             window_start=open_now.start,
             resets_at=open_now.end,
@@ -112,9 +104,15 @@ class Handlers:
     async def get_credential_use(self, query: GetCredentialUse) -> CredentialUse:
         """Answer GetCredentialUse."""
         started = self._running()
-        async with _connection(started.pool) as connection:
+        async with reading(started.pool) as connection:
             app = await self._app(connection, query.account, query.client_id)
             return CredentialUse(secrets=await queries.secrets_used(connection, app.client_id))
+
+    async def _limit(self, connection: Connection, client_id: str, service: str, period: Period) -> int | None:
+        """The application's own limit, or the test quota if that is lower."""
+        limits = (await limits_of(connection, [(client_id, service)])).get((client_id, service))
+        entry = self._catalog.get(service)
+        return None if limits is None else limits.effective(period, None if entry is None else entry.test_quota)
 
     def _running(self) -> Started:
         if self._started is None:
@@ -122,22 +120,14 @@ class Handlers:
         return self._started
 
     async def _app(self, connection: Connection, account: str, client_id: str) -> AppRow:
-        """The application. One that was registered a moment ago may still be on its way here: it is waited for."""
-        app = await queries.find_app(connection, account, client_id)
-        for delay_s in (0.0, RELAY_WAIT_S):
-            if app is None:
-                await asyncio.sleep(delay_s)
-                await self._running().directory.await_registry(connection, REGISTRY_WAIT_S)
-                app = await queries.find_app(connection, account, client_id)
+        app = await awaited(connection, self._running().directory, lambda: queries.find_app(connection, account, client_id))
         if app is None:
-            raise NotFound(f"There is no application {client_id}.")
+            raise no_app(client_id)
         return app
 
     def _check_service(self, app: AppRow, service: str) -> None:
-        if service not in self._services and service not in app.services:
-            known = ", ".join(sorted(self._services))
-            problem = FieldProblem("service", f"there is no service {service}", f"Give one of: {known}.")
-            raise InvalidInput("The query breaks the rules named in `fields`.", [problem])
+        if service not in app.services:
+            check_service(service, self._catalog)
 
 
 def history_windows(app: AppRow, query: GetUsage, now: datetime) -> list[Window]:
@@ -167,17 +157,3 @@ def _instant(app: AppRow, moment: Moment) -> datetime:
 
 def _window_usage(window: Window, used: Used) -> WindowUsage:
     return WindowUsage(window_start=window.start, used=used.units, calls=used.calls)
-
-
-@asynccontextmanager
-async def _connection(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection; a lost database as what the asker may try again."""
-    try:
-        async with pool.acquire(timeout=ACQUIRE_S) as connection:
-            yield connection
-    except TollbookError:
-        raise
-    except Exception as error:
-        if not may_pass(error):
-            raise
-        raise Unavailable("Metering's database does not answer now. Trying again later is safe.") from error

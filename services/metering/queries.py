@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
 import asyncpg
 
 from services.metering.dashboard import UsageValue, encode, key_of, split_key, window_value
+from services.metering.limits_of import lower
+from shared.catalog import Catalog, CatalogEntry
 from shared.clock import Clock
 from shared.postgres import Connection
 from shared.streams.kv import ReadValues
@@ -27,9 +29,11 @@ _SECRETS: Final = "SELECT secret_id, last_used_at FROM credential_use WHERE clie
 # One statement, so that all of it is of one moment. An application whose zone is not among $3 comes without its counters.
 _SHOWN: Final = """
     SELECT app.client_id, k.service, account.account, account.zone, app.registered_at, k.service = ANY(app.services) AS selected,
+        k.service = ANY(app.test_services) AS test, l.daily, l.monthly,
         d.calls AS day_calls, d.units AS day_units, m.calls AS month_calls, m.units AS month_units, p.sequence, p.recorded_at
     FROM unnest($1::text[], $2::text[]) AS k(client_id, service)
     JOIN app ON app.client_id = k.client_id AND app.deleted_at IS NULL JOIN account USING (account)
+    LEFT JOIN app_limit AS l ON l.client_id = k.client_id AND l.service = k.service
     LEFT JOIN unnest($3::text[], $4::timestamptz[], $5::timestamptz[]) AS z(zone, day, month) ON z.zone = account.zone
     LEFT JOIN counter AS d
         ON d.client_id = k.client_id AND d.service = k.service AND d.period = 'd' AND d.window_start = z.day
@@ -106,8 +110,8 @@ async def dashboard_keys(connection: Connection) -> list[str]:
     return [row["key"] for row in await connection.fetch(_ALL_KEYS)]
 
 
-def dashboard_values(units: Mapping[str, str], clock: Clock) -> ReadValues:
-    """What KvProjection asks: the values of keys. `units` are the catalog's units by service."""
+def dashboard_values(catalog: Catalog, clock: Clock) -> ReadValues:
+    """What KvProjection asks: the values of keys of the bucket `usage`."""
     zones: dict[str, CivilWindows] = {}
 
     async def read(connection: Connection, keys: list[str]) -> dict[str, bytes | None]:
@@ -125,20 +129,21 @@ def dashboard_values(units: Mapping[str, str], clock: Clock) -> ReadValues:
         values: dict[str, bytes | None] = dict.fromkeys(keys)
         for row in rows:
             if row["selected"] or row["month_calls"] is not None or row["day_calls"] is not None:
-                value = _shown(row, windows[row["zone"]], units)
+                value = _shown(row, windows[row["zone"]], catalog.get(row["service"]))
                 values[key_of(row["account"], value.client_id, value.service)] = encode(value)
         return values
 
     return read
 
 
-def _shown(row: asyncpg.Record, windows: Open, units: Mapping[str, str]) -> UsageValue:
+def _shown(row: asyncpg.Record, windows: Open, entry: CatalogEntry | None) -> UsageValue:
+    monthly = lower(row["monthly"], entry.test_quota if entry is not None and row["test"] else None)
     return UsageValue(
         row["client_id"],
         row["service"],
-        units.get(row["service"]),
-        window_value(windows.day, row["day_units"] or 0, row["day_calls"] or 0),
-        window_value(windows.month, row["month_units"] or 0, row["month_calls"] or 0),
+        None if entry is None else entry.unit,
+        window_value(windows.day, row["day_units"] or 0, row["day_calls"] or 0, row["daily"]),
+        window_value(windows.month, row["month_units"] or 0, row["month_calls"] or 0, monthly),
         row["recorded_at"] or row["registered_at"],
         row["sequence"] or 0,
     )

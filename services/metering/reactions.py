@@ -7,7 +7,7 @@ from typing import Annotated, Final, assert_never
 
 import msgspec
 
-from services.metering.dashboard import BUCKET
+from services.metering.dashboard import BUCKET, LIMITS_BUCKET
 from shared.eventlog.changes import Change
 from shared.events.codec import UnknownEvent, parse_ce_type
 from shared.events.registry import (
@@ -28,9 +28,9 @@ from shared.streams.message import Message
 _OPEN_ACCOUNT: Final = "INSERT INTO account (account, zone) VALUES ($1, $2)"
 _REGISTER: Final = """
     WITH n AS (
-        SELECT client_id, account, services::text[], at, position, bucket
-        FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::text[])
-            AS n(client_id, account, services, at, position, bucket)),
+        SELECT client_id, account, services::text[], test_services::text[], at, position, bucket
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::text[])
+            AS n(client_id, account, services, test_services, at, position, bucket)),
     marked AS (
         INSERT INTO kv_dirty (bucket, key)
         SELECT n.bucket, n.account || '.' || n.client_id || '.' || s.service
@@ -38,15 +38,17 @@ _REGISTER: Final = """
             SELECT unnest(n.services) UNION SELECT service FROM counter WHERE counter.client_id = n.client_id) AS s(service)
         ORDER BY 1, 2
         ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
-    INSERT INTO app (client_id, account, services, registered_at, position)
-    SELECT client_id, account, services, at, position FROM n
+    INSERT INTO app (client_id, account, services, test_services, registered_at, position)
+    SELECT client_id, account, services, test_services, at, position FROM n
 """
 # Most edits change what metering has no row of. What was deselected is marked as well.
 _EDIT: Final = """
     WITH n AS (
-        SELECT client_id, a.account, a.services AS former, n.services::text[], n.position, n.bucket
-        FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS n(client_id, services, position, bucket)
-        JOIN app AS a USING (client_id) WHERE a.services <> n.services::text[]),
+        SELECT client_id, a.account, a.services AS former, n.services::text[], n.test_services::text[], n.position, n.bucket
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])
+            AS n(client_id, services, test_services, position, bucket)
+        JOIN app AS a USING (client_id)
+        WHERE a.services <> n.services::text[] OR a.test_services <> n.test_services::text[]),
     marked AS (
         INSERT INTO kv_dirty (bucket, key)
         SELECT n.bucket, n.account || '.' || n.client_id || '.' || s.service
@@ -55,7 +57,19 @@ _EDIT: Final = """
             UNION SELECT service FROM counter WHERE counter.client_id = n.client_id) AS s(service)
         ORDER BY 1, 2
         ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
-    UPDATE app SET services = n.services, position = n.position FROM n WHERE app.client_id = n.client_id
+    UPDATE app SET services = n.services, test_services = n.test_services, position = n.position
+    FROM n WHERE app.client_id = n.client_id
+"""
+_ACTIVATE: Final = """
+    WITH n AS (
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS n(client_id, service, position, bucket)),
+    marked AS (
+        INSERT INTO kv_dirty (bucket, key)
+        SELECT DISTINCT n.bucket, a.account || '.' || a.client_id || '.' || n.service FROM n JOIN app AS a USING (client_id)
+        ORDER BY 1, 2
+        ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
+    UPDATE app SET test_services = array_remove(test_services, n.service), position = n.position
+    FROM n WHERE app.client_id = n.client_id
 """
 _DELETE: Final = """
     WITH n AS (
@@ -68,6 +82,15 @@ _DELETE: Final = """
         ORDER BY 1, 2
         ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
     UPDATE app SET deleted_at = n.at, position = n.position FROM n WHERE app.client_id = n.client_id
+"""
+_MARK_LIMITS: Final = """
+    INSERT INTO kv_dirty (bucket, key)
+    SELECT DISTINCT n.bucket, a.account || '.' || a.client_id || '.' || s.service
+    FROM unnest($1::text[], $2::text[]) AS n(client_id, bucket) JOIN app AS a USING (client_id), LATERAL (
+        SELECT service FROM app_limit AS l WHERE l.client_id = a.client_id
+        UNION SELECT service FROM limit_schedule AS w WHERE w.account = a.account AND w.client_id = a.client_id) AS s(service)
+    ORDER BY 1, 2
+    ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
 """
 # All but the first take arrays: many applications at once (see Change). Each marks all keys of its application as well.
 
@@ -98,13 +121,21 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
         case AccountOpened():
             return [Change(_OPEN_ACCOUNT, (event.account, event.zone))]
         case AppRegistered():
-            row = (event.client_id, event.account, _ids(event.services), recorded_at, position)
-            return [Change(_REGISTER, (*row, BUCKET), event.client_id)]
+            selected = (_ids(event.services), _ids_in_test(event.services))
+            return [
+                Change(_REGISTER, (event.client_id, event.account, *selected, recorded_at, position, BUCKET), event.client_id)
+            ]
         case AppEdited():
-            return [Change(_EDIT, (event.client_id, _ids(event.services), position, BUCKET), event.client_id)]
+            selected = (_ids(event.services), _ids_in_test(event.services))
+            edited = Change(_EDIT, (event.client_id, *selected, position, BUCKET), event.client_id)
+            return [edited, _mark_limits_of(event.client_id)]
+        case ServiceActivated():
+            activated = Change(_ACTIVATE, (event.client_id, event.service, position, BUCKET), event.client_id)
+            return [activated, _mark_limits_of(event.client_id)]
         case AppDeleted():
-            return [Change(_DELETE, (event.client_id, recorded_at, position, BUCKET), event.client_id)]
-        case TermsAccepted() | SecretReissued() | SecretRevoked() | ServiceActivated():
+            deleted = Change(_DELETE, (event.client_id, recorded_at, position, BUCKET), event.client_id)
+            return [deleted, _mark_limits_of(event.client_id)]
+        case TermsAccepted() | SecretReissued() | SecretRevoked():
             return []
         case _:
             assert_never(event)
@@ -113,3 +144,11 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
 def _ids(services: tuple[SelectedService, ...]) -> str:
     """As the text of an array, because an array of arrays would be taken apart. Ids have no character to escape in quotes."""
     return "{" + ",".join([f'"{selected.service}"' for selected in services]) + "}"
+
+
+def _ids_in_test(services: tuple[SelectedService, ...]) -> str:
+    return _ids(tuple(selected for selected in services if selected.tier == "test"))
+
+
+def _mark_limits_of(client_id: str) -> Change:
+    return Change(_MARK_LIMITS, (client_id, LIMITS_BUCKET), client_id)

@@ -69,7 +69,7 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     seq: Seq
     records: Annotated[list[UsageRecord], msgspec.Meta(max_length=RECORDS_MAX)]
     retracted: bool = False
-    voided: tuple[int, ...] = ()
+    voided: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 CODEC: Codec[UsageRecorded] = Codec("usage", UsageRecorded)

@@ -72,6 +72,7 @@ def make_metering(nats_url: str, dsn: ServiceDsn) -> Service:
             "postgres_dsn": dsn.dsn,
             "http_port": free_port(),
             "catalog": DEPLOY / "catalog.yaml",
+            "vault_key": new_vault_key(),
             "partitions": 2,
         }
     )
