@@ -105,8 +105,8 @@ def test_services_in_tier_test_are_known_until_their_review() -> None:
         account="acme", client_id="a" * 20, name="n", services=services, environments=Environments(), secret=secret
     )
     row = reacted(registered)[0].args
-    assert row == ("a" * 20, "acme", '{"csr","clova-studio"}', '{"clova-studio"}', NOW, 7)
+    assert row == ("a" * 20, "acme", '{"csr","clova-studio"}', '{"clova-studio"}', NOW, 7, "usage")
     edited = AppEdited(account="acme", client_id="a" * 20, name="n", services=services[1:], environments=Environments())
-    assert reacted(edited)[1].args == ("a" * 20, '{"clova-studio"}', '{"clova-studio"}', 7)
+    assert reacted(edited)[0].args == ("a" * 20, '{"clova-studio"}', '{"clova-studio"}', 7, "usage")
     activated, *_ = reacted(ServiceActivated(account="acme", client_id="a" * 20, service="clova-studio"))
-    assert activated.args == ("a" * 20, "clova-studio", 7)
+    assert activated.args == ("a" * 20, "clova-studio", 7, "usage")
