@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from nats.aio.client import Client
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import SettingsConfigDict
 
 import shared
@@ -15,12 +15,15 @@ from services.metering.dashboard import BUCKET
 from services.metering.directory import REGISTRY_CONSUMER, Directory
 from services.metering.ends import Ends
 from services.metering.following import follow_registry
+from services.metering.grants import Terms
 from services.metering.handlers import Handlers, Started
 from services.metering.housekeeping import Housekeeping
 from services.metering.ingest import Ingest
+from services.metering.leasing import Leasing
 from services.metering.metrics import Metrics
 from services.metering.partitions import Part, Partitions
 from services.metering.queries import dashboard_keys, dashboard_values
+from services.metering.quota import LEASE_S, MARGIN_S
 from services.metering.rebuild import count_again
 from services.metering.streams import USAGE_CONSUMER, Streams, subjects
 from shared.catalog import Catalog, load_catalog
@@ -59,6 +62,18 @@ class MeteringSettings(CatalogSettings, DatabaseSettings):
     worker: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
         "metering", description="This worker's name in the table of leases; each start adds something of its own"
     )
+    lease_s: Annotated[float, Field(ge=1, le=300)] = Field(
+        LEASE_S, description="Seconds that a gate may spend from a quota lease; the same for every worker"
+    )
+    lease_margin_s: Annotated[float, Field(ge=0.05)] = Field(
+        MARGIN_S, description="Seconds kept at a quota lease's end, for interval timers that drift apart; under half of the lease"
+    )
+
+    @model_validator(mode="after")
+    def _the_margin_leaves_room(self) -> MeteringSettings:
+        if self.lease_margin_s >= self.lease_s / 2:
+            raise ValueError("TOLLBOOK_LEASE_MARGIN_S has to be less than half of TOLLBOOK_LEASE_S")
+        return self
 
 
 SETTINGS = MeteringSettings
@@ -82,21 +97,26 @@ def build(settings: MeteringSettings) -> Service:
     """The service, ready to run. Raises ValueError, in plain words, for a catalog that cannot be used."""
     catalog = load_catalog(settings.catalog)
     service = Service(SERVICE, settings, "Usage counted exactly once, by application, service and civil window.")
-    handlers = Handlers(catalog, Ends(subjects(settings.partitions), lambda: service.nc, SystemClock()), SystemClock())
+    ends = Ends(subjects(settings.partitions), lambda: service.nc, SystemClock())
+    handlers = Handlers(catalog, ends, SystemClock())
     handlers.subscribe(service.broker)
+    terms = Terms(settings.lease_s, settings.lease_margin_s, {entry.id: entry.test_quota for entry in catalog.values()})
+    leasing = Leasing(service, terms, subjects(settings.partitions), settings.partitions, ends, SystemClock())
     service.document.channels += channels()
     service.readiness("queries", handlers.readiness)
 
     async def start() -> None:
         pool = await open_pool(settings.postgres_dsn.get_secret_value(), SERVICE, settings.postgres_pool_max)
         service.resources.push_async_callback(pool.close)
-        await _start(service, settings, catalog, pool, handlers)
+        await _start(service, settings, catalog, pool, handlers, leasing)
 
     service.starter(start)
     return service
 
 
-async def _start(service: Service, settings: MeteringSettings, catalog: Catalog, pool: Pool, handlers: Handlers) -> None:
+async def _start(
+    service: Service, settings: MeteringSettings, catalog: Catalog, pool: Pool, handlers: Handlers, leasing: Leasing
+) -> None:
     clock = SystemClock()
 
     def nc() -> Client:
@@ -116,7 +136,8 @@ async def _start(service: Service, settings: MeteringSettings, catalog: Catalog,
         clock=clock,
     )
     housekeeping = Housekeeping(pool, clock)
-    parts: dict[str, Part] = {"housekeeping": housekeeping, REGISTRY: _SourcePart(registry, Source(REGISTRY))}
+    parts: dict[str, Part] = {"housekeeping": housekeeping, "keeper": leasing.start(pool)}
+    parts |= {REGISTRY: _SourcePart(registry, Source(REGISTRY))}
     parts |= {subject: _SourcePart(usage, Source(USAGE, subject)) for subject in subjects(settings.partitions)}
     partitions = Partitions(pool, f"{settings.worker}-{new_id()}", parts, clock)
     streams = Streams(pool, nc, settings.partitions, settings.nats_replicas)
