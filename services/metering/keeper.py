@@ -1,6 +1,6 @@
 """Closes quota leases from which nothing can come any more, so that what was set aside for them is there for others again.
 
-Two ways. A lease that its gate has *returned* is closed when what the gate said it had spent is counted: all of its records are in
+Two ways. A lease that its gate has *returned* is closed when all that the gate said it had spent is counted: its records are in
 then, and one that is taken back afterwards lowers the counter, which is all that it should do. Such a lease has no end: should a
 gate spend from it even so, that is usage and counts. Any other lease, also one whose gate has died or whose records were taken
 back, is closed when it is *over* and its partition is counted up to the end that it had after that (docs/decisions/0013, 5).
