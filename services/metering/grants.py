@@ -14,7 +14,7 @@ import msgspec
 
 from services.metering import quota
 from services.metering.quota import Constraint, Shortage
-from shared.commands.quota import Answer, Leased, Short, Undecided, Unlimited, Wish
+from shared.commands.quota import Answer, Leased, Short, Undecided, Unlimited, Whose, Wish
 from shared.events.metering import Period
 from shared.windows import Window
 
@@ -149,7 +149,8 @@ class Book:
             self.recalls.add(scope)
         else:
             self.exhausted.append((scope, limit))
-        return Short(limit.period, limit.limit, limit.counted, limit.resets_at, limit.available, shortage.recallable)
+        whose: Whose = "account" if not limit.client_id else "application" if limit.version else "test"
+        return Short(limit.period, limit.limit, limit.counted, limit.resets_at, limit.available, shortage.recallable, whose)
 
     def _lease(self, wish: Wish, day: Window, month: Window, facts: Facts) -> SetAside:
         """The lease that the units come to: one that an earlier wish got, the one that the wish names, or a new one."""
