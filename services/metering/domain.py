@@ -6,16 +6,17 @@ The same messages in any cut into tallies, each repeated or not, give the same c
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping, MutableMapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, MutableMapping, Sequence, Set
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
 
 from services.metering.decoding import Batch, Item, Single, digest_of, encode_records
+from services.metering.lapses import NO_LAPSES, LapsedPlace, Lapses, LeaseUse
 from services.metering.rejection import BadRecord, Rejected, Why, reject_records
 from shared.events.usage import QUANTITY_MAX, UsageRecord
-from shared.streams.message import Message
 from shared.windows import SLOT_US, CivilWindows, from_us, to_us
 
 DAY_US: Final = 86_400_000_000
@@ -29,6 +30,7 @@ REMEMBERED_US: Final = 36 * DAY_US
 CLIENT_ID: Final = re.compile(r"[a-z0-9]{20}", re.ASCII)
 _SERVICE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 _CLIENT_ID_OF: Final = attrgetter("client_id")
+_LEASE: Final = re.compile(r"[a-z0-9]{1,32}", re.ASCII)
 _SECRET_ID: Final = re.compile(r"[\x21-\x7e]{0,64}", re.ASCII)
 
 
@@ -43,8 +45,8 @@ class App(NamedTuple):
 class Position(msgspec.Struct):
     """How far one publisher was counted in one partition: the batch with the highest seq, and how it was counted.
 
-    `recorded_at_us` is JetStream's time of that batch and `rejected` the indexes of its records that did not count: a retraction
-    takes back just what was counted. `digest` tells its records; it is worked out only when it is needed.
+    `recorded_at_us` is JetStream's time of that batch and `rejected` the indexes of its records that do not count, or do no more:
+    a retraction takes back just what was counted. `digest` tells its records; it is worked out only when it is needed.
     """
 
     seq: int
@@ -94,7 +96,7 @@ class Count:
 
 
 class _Group:
-    """Records of one application, service, secret and minute."""
+    """Records of one application, service, secret, lease and minute."""
 
     __slots__ = ("calls", "latest_us", "units")
 
@@ -104,7 +106,10 @@ class _Group:
         self.latest_us = 0
 
 
-_GroupKey = tuple[str, str, str, int] | tuple[str, str, str, int, bool]
+_GroupKey = tuple[str, str, str, str, int] | tuple[str, str, str, str, int, bool]
+"""(client_id, service, secret_id, lease, minute), and True if the application is deleted"""
+_From = tuple[int, int, str, str]
+"""(the minute in which JetStream stored it, 1 or -1, publisher, subject); of a single event the last two are \"\""""
 
 
 class Needs(NamedTuple):
@@ -132,7 +137,8 @@ class Outcome(NamedTuple):
     """What follows from the messages of one transaction. Counts of what was taken back are negative.
 
     `positions` and `events` are those that moved or are new; `secrets_used` is the last use, in microseconds since 1970 UTC, by
-    (client_id, secret_id); `records` says how many records were counted, `repeated` how many messages were known before.
+    (client_id, secret_id); `records` says how many records were counted, `repeated` how many messages were known before; `leases`
+    are units by what they were spent from, `lapsed` the places of records that came too late for that.
     """
 
     counters: Mapping[CounterKey, Count]
@@ -142,6 +148,8 @@ class Outcome(NamedTuple):
     secrets_used: Mapping[tuple[str, str], int]
     records: int
     repeated: int
+    leases: Mapping[LeaseUse, int]
+    lapsed: Sequence[LapsedPlace]
 
 
 class Tally:
@@ -149,6 +157,7 @@ class Tally:
 
     `directory`, `positions` and `events` (digest by key) hold what is known so far of the applications, publishers and single
     events that `needs` named; the tally writes to the last two what it learns. What is in none of them is unknown or new.
+    `lapses` is what is known of closed leases that the messages name.
     """
 
     def __init__(
@@ -157,12 +166,15 @@ class Tally:
         directory: Mapping[str, App],
         positions: MutableMapping[PublisherKey, Position],
         events: MutableMapping[bytes, bytes],
+        lapses: Lapses = NO_LAPSES,
     ) -> None:
         self._services = services
         self._directory = directory
         self._positions = positions
         self._events = events
-        self._groups: dict[tuple[int, int], dict[_GroupKey, _Group]] = {}
+        self._lapses = lapses
+        self._lapsed: list[LapsedPlace] = []
+        self._groups: dict[_From, dict[_GroupKey, _Group]] = {}
         self._rejected: list[Rejected] = []
         self._moved: dict[PublisherKey, Position] = {}
         self._new_events: dict[bytes, bytes] = {}
@@ -182,10 +194,11 @@ class Tally:
         """Everything added so far."""
         counters: dict[CounterKey, Count] = {}
         used: dict[tuple[str, str], int] = {}
-        for (minute, sign), groups in self._groups.items():
+        leases: Counter[LeaseUse] = Counter()
+        for (minute, sign, publisher, subject), groups in self._groups.items():
             recorded_us = minute * SLOT_US
             for key, group in groups.items():
-                client_id, service, secret_id, slot_number = key[:4]
+                client_id, service, secret_id, lease, slot_number = key[:5]
                 slot = self._directory[client_id].windows.slot(slot_number * SLOT_US)
                 late = slot.day_end_us <= recorded_us
                 for period, start_us in (("h", slot.hour_start_us), ("d", slot.day_start_us), ("m", slot.month_start_us)):
@@ -194,9 +207,14 @@ class Tally:
                     if count is None:
                         count = counters[counter] = Count()
                     count.grow(group, sign, late=late)
+                if lease and _LEASE.fullmatch(lease):
+                    spent = LeaseUse(lease, publisher, subject, client_id, service, slot.day_start_us)
+                    leases[spent] += sign * group.units
                 if secret_id and sign > 0:
                     used[client_id, secret_id] = max(group.latest_us, used.get((client_id, secret_id), 0))
-        return Outcome(counters, self._rejected, self._moved, self._new_events, used, self._records, self._repeated)
+        return Outcome(
+            counters, self._rejected, self._moved, self._new_events, used, self._records, self._repeated, leases, self._lapsed
+        )
 
     def _add_batch(self, item: Batch) -> None:
         batch, message = item.batch, item.message
@@ -204,28 +222,50 @@ class Tally:
         position = self._positions.get(key)
         recorded_us = to_us(message.recorded_at)
         if position is None or batch.seq > position.seq:
+            voided = voided_of(item)
+            if voided is None:
+                self._rejected.append(Rejected(message, Why.CONFLICT, NO_SUCH_PLACE))
+                return
+            whole = batch.retracted and not voided
             rejected: tuple[int, ...] = ()
-            if not batch.retracted:
+            if not whole:
                 self._rejected.extend(item.unreadable)
-                rejected = self._count(batch.records, recorded_us, message, item.written_at)
-            moved = Position(batch.seq, batch.retracted, recorded_us, rejected, records=batch.records)
+                rejected = self._count(item, voided)
+            moved = Position(batch.seq, whole, recorded_us, rejected, records=batch.records)
             self._positions[key] = self._moved[key] = moved
         elif batch.seq == position.seq and batch.retracted and not position.retracted:
             if digest_of(batch.records) != position.fingerprint():
                 reason = f"it takes back seq {batch.seq} of publisher {batch.publisher}, but that held other records"
                 self._rejected.append(Rejected(message, Why.CONFLICT, reason))
                 return
-            self._take_back(batch.records, position)
-            position.retracted = True
-            self._moved[key] = position
+            self._retract(item, key, position)
         else:
             self._repeated += 1
+
+    def _retract(self, item: Batch, key: PublisherKey, position: Position) -> None:
+        """Take back the publisher's last batch, which was counted, or the records of it that are voided. None of them twice."""
+        voided = voided_of(item)
+        if voided is None:
+            self._rejected.append(Rejected(item.message, Why.CONFLICT, NO_SUCH_PLACE))
+            return
+        skip = set(position.rejected)
+        places = sorted(voided - skip) if item.batch.voided else [i for i in range(len(item.batch.records)) if i not in skip]
+        if item.batch.voided and not places:
+            self._repeated += 1
+            return
+        self._take_back(item, places, position.recorded_at_us)
+        if item.batch.voided:
+            position.rejected = tuple(sorted(skip | voided))
+        else:
+            position.retracted = True
+        self._moved[key] = position
 
     def _add_single(self, item: Single) -> None:
         known = self._events.get(item.key)
         if known is None:
             before = len(self._rejected)
-            for bad in self._count_each([item.record], to_us(item.message.recorded_at)):
+            recorded_us = to_us(item.message.recorded_at)
+            for bad in self._count_each([item.record], recorded_us, (recorded_us // SLOT_US, 1, "", "")):
                 self._rejected.append(Rejected(item.message, bad.why, bad.reason))
             if len(self._rejected) == before:
                 self._events[item.key] = self._new_events[item.key] = item.digest
@@ -235,30 +275,39 @@ class Tally:
             reason = "an event with this source and id was counted before, with another payload"
             self._rejected.append(Rejected(item.message, Why.CONFLICT, reason))
 
-    def _count(
-        self, records: Sequence[UsageRecord], recorded_us: int, message: Message, written_at: Sequence[int]
-    ) -> tuple[int, ...]:
-        """Count the records of a batch that may count; the indexes of the others, which are rejected."""
-        bad = self._count_each(records, recorded_us)
-        if written_at:
-            bad = [one._replace(number=written_at[one.place]) for one in bad]
+    def _count(self, item: Batch, voided: Set[int]) -> tuple[int, ...]:
+        """Count the records of a batch that may count, but for the voided ones; the indexes of all the others."""
+        message, records = item.message, item.batch.records
+        recorded_us = to_us(message.recorded_at)
+        source = (recorded_us // SLOT_US, 1, item.batch.publisher, message.subject)
+        lapsed = set(self._lapses.of(item)) - voided
+        if lapsed or voided:
+            kept = [index for index in range(len(records)) if index not in voided and index not in lapsed]
+            found = self._count_each([records[index] for index in kept], recorded_us, source)
+            bad = [one._replace(place=kept[one.place]) for one in found]
+            bad += [BadRecord(index, Why.LEASE_ENDED, f"lease: {records[index].lease} had ended", 0) for index in lapsed]
+            bad.sort()
+        else:
+            bad = self._count_each(records, recorded_us, source)
+        bad = [one._replace(number=item.written(one.place)) for one in bad]
+        self._lapsed += [LapsedPlace(message.subject, message.sequence, item.written(index)) for index in sorted(lapsed)]
 
         def written(places: Sequence[int]) -> bytes:
             return encode_records(message, [records[place] for place in places])
 
         self._rejected.extend(reject_records(message, bad, written))
-        return tuple(one.place for one in bad)
+        return tuple(sorted({one.place for one in bad} | voided))
 
-    def _count_each(self, records: Sequence[UsageRecord], recorded_us: int) -> list[BadRecord]:
+    def _count_each(self, records: Sequence[UsageRecord], recorded_us: int, source: _From) -> list[BadRecord]:
         """Count what may count; the rest comes back. The hot loop of the service."""
-        groups = self._groups.setdefault((recorded_us // SLOT_US, 1), {})
+        groups = self._groups.setdefault(source, {})
         find = groups.get
         oldest, newest = recorded_us - LATE_MAX_US, recorded_us + AHEAD_MAX_US
         bad: list[BadRecord] = []
         for index, record in enumerate(records):
             at = record.occurred_at_us
             quantity = record.quantity
-            group = find((record.client_id, record.service, record.secret_id, at // SLOT_US))
+            group = find((record.client_id, record.service, record.secret_id, record.lease, at // SLOT_US))
             if group is None or not (oldest <= at <= newest and 1 <= quantity <= QUANTITY_MAX):
                 refusal = self._refusal(record, recorded_us)
                 if refusal is not None:
@@ -272,19 +321,20 @@ class Tally:
         self._records += len(records) - len(bad)
         return bad
 
-    def _take_back(self, records: Sequence[UsageRecord], position: Position) -> None:
-        groups = self._groups.setdefault((position.recorded_at_us // SLOT_US, -1), {})
-        skip = set(position.rejected)
-        for index, record in enumerate(records):
-            if index not in skip:
-                group = self._group(groups, record)
-                group.calls += 1
-                group.units += record.quantity
+    def _take_back(self, item: Batch, indexes: Sequence[int], recorded_us: int) -> None:
+        """Take back records that were counted when JetStream had stored them at `recorded_us`."""
+        source = (recorded_us // SLOT_US, -1, item.batch.publisher, item.message.subject)
+        groups = self._groups.setdefault(source, {})
+        for index in indexes:
+            record = item.batch.records[index]
+            group = self._group(groups, record)
+            group.calls += 1
+            group.units += record.quantity
 
     def _group(self, groups: dict[_GroupKey, _Group], record: UsageRecord) -> _Group:
         """The record's group, made if need be. A deleted application's is kept where the hot loop does not find it: each of its
         records has to be looked at."""
-        key: _GroupKey = (record.client_id, record.service, record.secret_id, record.occurred_at_us // SLOT_US)
+        key: _GroupKey = (record.client_id, record.service, record.secret_id, record.lease, record.occurred_at_us // SLOT_US)
         if self._directory[record.client_id].deleted_at_us is not None:
             key = (*key, True)
         group = groups.get(key)
@@ -310,6 +360,19 @@ class Tally:
         if record.service not in self._services:
             return Why.UNKNOWN_SERVICE, f"service: {record.service} is not in the catalog"
         return None
+
+
+NO_SUCH_PLACE: Final = "voided: it names a record that the batch does not have"
+
+
+def voided_of(item: Batch) -> Set[int] | None:
+    """The indexes of the records that a retraction voids, of those that can be read; None if it names one that is not there."""
+    if not item.batch.retracted or not item.batch.voided:
+        return frozenset()
+    if not all(0 <= place < item.written_records() for place in item.batch.voided):
+        return None
+    voided = set(item.batch.voided)
+    return frozenset(index for index in range(len(item.batch.records)) if item.written(index) in voided)
 
 
 def _invalid_field(record: UsageRecord) -> str:

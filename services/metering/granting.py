@@ -136,8 +136,7 @@ class Granting:
         ]
         asked = await self._look_at(connection, request.wishes, now)
         scopes = {scope for one in asked for scope in self._scopes(one)}
-        if scopes:
-            await lock_scopes(connection, scopes)
+        await lock_scopes(connection, scopes)
         await take_back(connection, publisher, request.returned, [one.wish.lease for one in asked if one.wish.lease])
         if not asked:
             return Granted(tuple(answers), frozenset())

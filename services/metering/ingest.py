@@ -9,8 +9,11 @@ from typing import Final
 from services.metering import deadletters, store
 from services.metering.decoding import chunks, read
 from services.metering.directory import Directory
-from services.metering.domain import Outcome, Position, PublisherKey, Tally, needs
+from services.metering.domain import App, Outcome, Position, PublisherKey, Tally, needs
+from services.metering.lapses import NO_LAPSES, Lapses
+from services.metering.lease_counts import count_leases, keep_lapsed, read_lapses
 from services.metering.metrics import Metrics
+from shared.errors import Unavailable
 from shared.postgres import Connection
 from shared.streams.jetstream import Connected
 from shared.streams.message import Message
@@ -38,6 +41,26 @@ class Ingest:
         newest = {message.subject: message for message in messages}
         self._uses.begin(messages)
         await self._directory.refresh(connection)
+        outcome, directory = await self._tally(connection, messages, NO_LAPSES)
+        lapses = await read_lapses(connection, outcome.leases, messages) if outcome.leases else NO_LAPSES
+        if lapses.any():  # seldom: once more, without what came too late
+            outcome, directory = await self._tally(connection, messages, lapses)
+        await self._tell(connection, outcome, newest)
+        await store.move_positions(connection, outcome.positions)
+        await store.remember_events(connection, outcome.events, newest)
+        await store.add_counts(connection, outcome.counters)
+        await store.mark_counted(connection, outcome.counters, directory)
+        await store.use_secrets(connection, self._uses.to_write(outcome.secrets_used))
+        await keep_lapsed(connection, outcome.lapsed)
+        await self._count_leases(connection, outcome, lapses, newest)
+        await store.move_progress(connection, newest)
+        self._metrics.counted(outcome, len(messages))
+
+    async def _tally(
+        self, connection: Connection, messages: Sequence[Message], lapses: Lapses
+    ) -> tuple[Outcome, Mapping[str, App]]:
+        """What follows from the messages, and the applications that they speak of."""
+        directory: Mapping[str, App] = {}
         positions: dict[PublisherKey, Position] = {}
         events: dict[bytes, bytes] = {}
         asked: set[str] = set()
@@ -49,20 +72,23 @@ class Ingest:
             asked |= needed.client_ids
             positions |= await store.read_positions(connection, needed.publishers - positions.keys())
             events |= await store.read_events(connection, needed.events - events.keys())
-            tally = tally or Tally(self._services, directory, positions, events)
+            tally = tally or Tally(self._services, directory, positions, events, lapses)
             for item in items:
                 tally.add(item)
             await asyncio.sleep(0)
         assert tally is not None, "a batch has messages"
-        outcome = tally.outcome()
-        await self._tell(connection, outcome, newest)
-        await store.move_positions(connection, outcome.positions)
-        await store.remember_events(connection, outcome.events, newest)
-        await store.add_counts(connection, outcome.counters)
-        await store.mark_counted(connection, outcome.counters, directory)
-        await store.use_secrets(connection, self._uses.to_write(outcome.secrets_used))
-        await store.move_progress(connection, newest)
-        self._metrics.counted(outcome, len(messages))
+        return tally.outcome(), directory
+
+    async def _count_leases(
+        self, connection: Connection, outcome: Outcome, lapses: Lapses, newest: Mapping[str, Message]
+    ) -> None:
+        """Note what came from leases. Raises Unavailable when one was closed since it was looked at: then all is done again."""
+        known = {(lease, subject) for lease, _, subject in lapses.ends}
+        ends = await count_leases(connection, outcome.leases)
+        told = await store.read_told(connection, newest) if ends.keys() - known else {}
+        for (lease, subject), end in ends.items():
+            if (lease, subject) not in known and max(end, told.get(subject, 0)) < newest[subject].sequence:
+                raise Unavailable(f"The quota lease {lease} was closed meanwhile.")
 
     async def _tell(self, connection: Connection, outcome: Outcome, newest: Mapping[str, Message]) -> None:
         """Publish the dead letters, before the transaction that passes over them commits."""

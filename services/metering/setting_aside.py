@@ -19,7 +19,11 @@ from shared.commands.quota import Returned
 from shared.postgres import Connection
 
 _APPS: Final = "SELECT client_id, account, zone FROM app JOIN account USING (account) WHERE client_id = ANY($1::text[])"
-_LOCK: Final = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS key"
+# The first is shared by all who grant; whoever counts again takes it alone, before it locks tables that grants read and write.
+_LOCK: Final = """
+    SELECT CASE key WHEN 0 THEN pg_advisory_xact_lock_shared(hashtextextended('tollbook quota ' || current_schema(), 0))
+        ELSE pg_advisory_xact_lock(key) END FROM unnest(0::bigint || $1::bigint[]) AS key
+"""
 # The leases `named`, which are to be extended after this, are locked with those that are returned: in one order.
 _TAKE_BACK: Final = """
     WITH locked AS MATERIALIZED (

@@ -28,8 +28,8 @@ class Spent(msgspec.Struct):
 
 
 class Crowd:
-    """Six gates at three workers. Limits are set at random; after each step what is counted and set aside is looked at by SQL, and
-    what was admitted by what the gates have spent."""
+    """Six gates at three workers. Limits are set at random; after each step what is counted and set aside is looked at by SQL,
+    and what was admitted by what the gates have spent."""
 
     def __init__(self, pool: Pool, nc: Client, clock: FixedClock, zone: str, random: Random) -> None:
         self.granted = 0
