@@ -14,11 +14,15 @@ from deploy.servers.roles import ServiceDsn
 from services.metering import keeper as keeping
 from services.metering.ends import Ends
 from services.metering.keeper import Keeper
+from services.metering.lapses import LapsedPlace, LeaseUse
+from services.metering.lease_counts import count_leases, keep_lapsed, read_lapses
 from services.metering.metrics import QuotaMetrics
 from shared.clock import FixedClock
 from shared.commands.quota import Returned
 from shared.postgres import Pool, open_pool
 from shared.streams.declare import ensure_stream, usage_stream
+from shared.streams.message import Message
+from shared.windows import civil, to_us
 from tests.support.quota_rows import A, Wisher, count_units, granting_on, lease_rows, limit, open_accounts
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
@@ -202,6 +206,28 @@ async def test_a_stream_that_is_not_there_closes_nothing_and_one_that_was_made_a
     await ensure_stream(nc, stream)
     await kept.after(1)
     assert await lease_rows(connection) == []
+
+
+async def test_counting_sees_a_lease_that_was_closed_since_it_was_looked_at(
+    connection: Connection, gate: Wisher, kept: _Kept, nc: Client
+) -> None:
+    lease = (await gate.lease(wanted=40)).lease
+    day_start_us = to_us(civil("Asia/Seoul").day(NOW).start)
+    use = LeaseUse(lease, gate.publisher, PARTITION, A, "csr", day_start_us)
+    messages = [Message("USAGE", PARTITION, sequence, {}, b"", NOW) for sequence in (3, 4)]
+    assert not (await read_lapses(connection, [use], messages)).any()
+    assert await count_leases(connection, {use: 4, use._replace(client_id="b" * 20): 7, use._replace(day_start_us=0): 9}) == {}
+    await reach(connection, 2)
+    await connection.execute("UPDATE quota_lease SET end_sequence = 2, closed_at = now()")
+    assert await count_leases(connection, {use: 4}) == {(lease, PARTITION): 2}
+    lapses = await read_lapses(connection, [use], messages)
+    assert lapses == ({(lease, gate.publisher, PARTITION): 2}, {PARTITION: 2}, frozenset())
+    place = LapsedPlace(PARTITION, 4, 1)
+    await keep_lapsed(connection, [place, place])
+    await connection.execute("UPDATE progress SET sequence = 4, told = 4")
+    assert await read_lapses(connection, [use], messages) == ({}, {PARTITION: 4}, {place})
+    assert not (await read_lapses(connection, [use], messages[:1])).any()
+    assert await connection.fetchval("SELECT counted FROM quota_lease") == 8
 
 
 async def test_very_many_leases_have_their_turn_in_several_rounds(
