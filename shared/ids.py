@@ -13,6 +13,7 @@ ALNUM: Final = string.ascii_letters + string.digits
 CLIENT_ID_LENGTH: Final = 20
 CLIENT_SECRET_LENGTH: Final = 40
 TOKEN_ID_LENGTH: Final = 12
+LEASE_ID_LENGTH: Final = 12
 
 
 def _random_text(alphabet: str, length: int) -> str:
@@ -42,6 +43,11 @@ def new_id() -> str:
 def new_nonce() -> bytes:
     """Twelve random bytes: the nonce of one AES-GCM encryption."""
     return secrets.token_bytes(12)
+
+
+def new_lease_id() -> str:
+    """A quota lease: 12 characters a-z0-9, about 62 bits; it is in every record that is spent from it, so it is short."""
+    return _random_text(LOWER_ALNUM, LEASE_ID_LENGTH)
 
 
 def new_token_id() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 from nats.aio.client import Client
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import SettingsConfigDict
 
 import shared
@@ -18,15 +18,18 @@ from services.metering.directory import Directory
 from services.metering.ends import Ends
 from services.metering.evaluation import Evaluator
 from services.metering.following import registry_consumer
+from services.metering.grants import Terms
 from services.metering.handlers import Handlers
 from services.metering.housekeeping import Housekeeping
 from services.metering.ingest import Ingest
+from services.metering.leasing import Leasing
 from services.metering.limit_handlers import LimitHandlers
 from services.metering.limit_queries import limits_keys, limits_values
 from services.metering.metrics import Metrics
 from services.metering.partitions import Part, Partitions
 from services.metering.projection import TABLES, project
 from services.metering.queries import dashboard_keys, dashboard_values
+from services.metering.quota import LEASE_S, MARGIN_S
 from services.metering.rebuild import count_again
 from services.metering.serving import Started
 from services.metering.streams import USAGE_CONSUMER, Streams, subjects
@@ -80,6 +83,18 @@ class MeteringSettings(CatalogSettings, DatabaseSettings):
     worker: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
         "metering", description="This worker's name in the table of leases; each start adds something of its own"
     )
+    lease_s: Annotated[float, Field(ge=1, le=300)] = Field(
+        LEASE_S, description="Seconds that a gate may spend from a quota lease; the same for every worker"
+    )
+    lease_margin_s: Annotated[float, Field(ge=0.05)] = Field(
+        MARGIN_S, description="Seconds kept at a quota lease's end, for interval timers that drift apart; under half of the lease"
+    )
+
+    @model_validator(mode="after")
+    def _the_margin_leaves_room(self) -> MeteringSettings:
+        if self.lease_margin_s >= self.lease_s / 2:
+            raise ValueError("TOLLBOOK_LEASE_MARGIN_S has to be less than half of TOLLBOOK_LEASE_S")
+        return self
 
 
 SETTINGS = MeteringSettings
@@ -104,10 +119,13 @@ def build(settings: MeteringSettings) -> Service:
     catalog = load_catalog(settings.catalog)
     service = Service(SERVICE, settings, "Usage counted exactly once, by application, service and civil window.")
     vault = Vault(settings.vault_key)
-    handlers = Handlers(catalog, Ends(subjects(settings.partitions), lambda: service.nc, SystemClock()), SystemClock())
+    ends = Ends(subjects(settings.partitions), lambda: service.nc, SystemClock())
+    handlers = Handlers(catalog, ends, SystemClock())
     limit_handlers = LimitHandlers(catalog, SystemClock())
     handlers.subscribe(service.broker)
     limit_handlers.subscribe(service.broker)
+    terms = Terms(settings.lease_s, settings.lease_margin_s, {entry.id: entry.test_quota for entry in catalog.values()})
+    leasing = Leasing(service, terms, subjects(settings.partitions), settings.partitions, ends, SystemClock())
     service.document.channels += channels()
     service.readiness("queries", handlers.readiness)
 
@@ -115,7 +133,7 @@ def build(settings: MeteringSettings) -> Service:
         pool = await open_pool(settings.postgres_dsn.get_secret_value(), SERVICE, settings.postgres_pool_max)
         service.resources.push_async_callback(pool.close)
         deciding = _start_deciding(service, settings, catalog, pool, vault)
-        started = _start_counting(service, settings, catalog, pool, deciding)
+        started = _start_counting(service, settings, catalog, pool, deciding, leasing)
         handlers.start(started)
         limit_handlers.start(started)
 
@@ -161,7 +179,9 @@ def _start_deciding(service: Service, settings: MeteringSettings, catalog: Catal
     return _Deciding(log, Transactor(pool, log, vault, project, clock, committed), evaluator, committed)
 
 
-def _start_counting(service: Service, settings: MeteringSettings, catalog: Catalog, pool: Pool, deciding: _Deciding) -> Started:
+def _start_counting(
+    service: Service, settings: MeteringSettings, catalog: Catalog, pool: Pool, deciding: _Deciding, leasing: Leasing
+) -> Started:
     clock = SystemClock()
 
     def nc() -> Client:
@@ -182,7 +202,8 @@ def _start_counting(service: Service, settings: MeteringSettings, catalog: Catal
         committed=deciding.evaluator.wake,
     )
     housekeeping = Housekeeping(pool, deciding.log, clock, deciding.committed)
-    parts: dict[str, Part] = {"housekeeping": housekeeping, REGISTRY: _SourcePart(registry, Source(REGISTRY))}
+    parts: dict[str, Part] = {"housekeeping": housekeeping, "keeper": leasing.start(pool)}
+    parts |= {REGISTRY: _SourcePart(registry, Source(REGISTRY))}
     parts |= {subject: _SourcePart(usage, Source(USAGE, subject)) for subject in subjects(settings.partitions)}
     partitions = Partitions(pool, f"{settings.worker}-{new_id()}", parts, clock)
     streams = Streams(pool, nc, settings.partitions, settings.nats_replicas)

@@ -1,4 +1,5 @@
-"""What AsyncAPI shows of metering beside its commands and queries: its events, the subjects that it reads, and dead letters."""
+"""What AsyncAPI shows of metering beside its commands and queries: its events, the subjects that it reads, quota leases, and dead
+letters."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import inspect
 
 from services.metering import deadletters
 from shared.asyncapi import ChannelDoc, MessageDoc, event_docs
+from shared.commands import quota
+from shared.commands.quota import LeaseQuota, Recall
 from shared.events.metering import CODEC as METERING
 from shared.events.registry import CODEC as REGISTRY
 from shared.events.registry import SUBJECTS as REGISTRY_SUBJECTS
@@ -24,8 +27,12 @@ _LETTER = {
 }
 
 
+def _json(body: type) -> MessageDoc:
+    return MessageDoc(body.__name__, body, inspect.getdoc(body) or "")
+
+
 def channels() -> list[ChannelDoc]:
-    """METERING, USAGE in its three forms, the registry's events, and DEADLETTER."""
+    """METERING, USAGE in its three forms, the registry's events, quota leases, and DEADLETTER."""
     text = inspect.getdoc(UsageBatch) or ""
     batches = tuple(
         MessageDoc(name, UsageBatch, text, media, {"Content-Type": f"Says the encoding: {media}"}, ("Content-Type",))
@@ -63,5 +70,9 @@ def channels() -> list[ChannelDoc]:
             "One call as a CloudEvent in NATS binary mode (as shown), or structured (application/cloudevents+json). USAGE.",
         ),
         ChannelDoc("RegistryEvents", REGISTRY_SUBJECTS, "receive", event_docs(REGISTRY), "Whose applications there are."),
+        ChannelDoc(
+            "LeaseQuota", quota.SUBJECT, "receive", (_json(LeaseQuota),), "Units set aside for a gate. Reply: QuotaLeases."
+        ),
+        ChannelDoc("Recalls", quota.RECALL_SUBJECT, "send", (_json(Recall),), "Core NATS: return what you have not spent."),
         ChannelDoc("DeadLetters", deadletters.SUBJECT, "send", (letter,), "What did not count, and why. Stream DEADLETTER."),
     ]

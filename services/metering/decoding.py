@@ -55,6 +55,14 @@ class Batch(NamedTuple):
     unreadable: Sequence[Rejected] = ()
     written_at: Sequence[int] = ()
 
+    def written(self, index: int) -> int:
+        """The place where record `index` of `batch` was written."""
+        return self.written_at[index] if self.written_at else index
+
+    def written_records(self) -> int:
+        """How many records were written, readable or not."""
+        return len(self.batch.records) + sum(one.records for one in self.unreadable)
+
 
 class Single(NamedTuple):
     """One record from a CloudEvent. `key` tells the event (source and id), `digest` its payload."""
@@ -94,6 +102,7 @@ class _LooseBatch(msgspec.Struct, frozen=True):
     seq: int
     records: list[msgspec.Raw]
     retracted: bool = False
+    voided: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Format(NamedTuple):
@@ -241,7 +250,7 @@ def _read_loosely(message: Message, partition: int, format_: _Format) -> Batch:
         return bytes(raws[0]) if len(raws) == 1 else format_.encode(raws)
 
     envelope = {"publisher": loose.publisher, "seq": loose.seq, "records": [], "retracted": loose.retracted}
-    batch = msgspec.structs.replace(msgspec.convert(envelope, UsageBatch), records=records)
+    batch = msgspec.structs.replace(msgspec.convert(envelope, UsageBatch), records=records, voided=loose.voided)
     return Batch(message, partition, batch, tuple(reject_records(message, bad, written)), written_at)
 
 

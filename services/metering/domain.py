@@ -15,10 +15,10 @@ import msgspec
 from services.metering.columns import Rows
 from services.metering.decoding import Batch, Item, Packed, Single, decode_row, digest_of, encode_records, unpack
 from services.metering.fields import invalid_field
-from services.metering.growth import App, Count, CounterKey, Group, Growth
+from services.metering.growth import App, Count, CounterKey, Group, Growth, Source
+from services.metering.lapses import NO_LAPSES, LapsedPlace, Lapses, LeaseUse
 from services.metering.rejection import BadRecord, Rejected, Why, reject_records
 from shared.events.usage import QUANTITY_MAX, UsageRecord
-from shared.streams.message import Message
 from shared.windows import SLOT_US, from_us, to_us
 
 DAY_US: Final = 86_400_000_000
@@ -38,8 +38,9 @@ _CLIENT_ID_OF: Final = attrgetter("client_id")
 class Position(msgspec.Struct):
     """How far one publisher was counted in one partition: the batch with the highest seq, and how it was counted.
 
-    `recorded_at_us` is JetStream's time of that batch and `rejected` the indexes of its records that did not count: a retraction
-    takes back just what was counted. `digest` tells its records; it is worked out from `item` only when it is needed.
+    `recorded_at_us` is JetStream's time of that batch and `rejected` the indexes of its records that do not count, or do no more:
+    a retraction takes back just what was counted. `digest` tells its records; it is worked out from `item` only when it is
+    needed.
     """
 
     seq: int
@@ -115,7 +116,8 @@ class Outcome(NamedTuple):
 
     `positions` and `events` are those that moved or are new; `secrets_used` is the last use, in microseconds since 1970 UTC and
     accurate to a minute, by (client_id, secret_id); `records` says how many records were counted, `repeated` how many messages
-    were known before; `leases` are units by the lease that they were spent from.
+    were known before; `leases` are units by what they were spent from, `lapsed` the places of records that came too late for
+    that.
     """
 
     counters: Mapping[CounterKey, Count]
@@ -125,7 +127,8 @@ class Outcome(NamedTuple):
     secrets_used: Mapping[tuple[str, str], int]
     records: int
     repeated: int
-    leases: Mapping[str, int]
+    leases: Mapping[LeaseUse, int]
+    lapsed: Sequence[LapsedPlace]
 
 
 class Tally:
@@ -133,6 +136,7 @@ class Tally:
 
     `directory`, `positions` and `events` (digest by key) hold what is known so far of the applications, publishers and single
     events that `needs` named; the tally writes to the last two what it learns. What is in none of them is unknown or new.
+    `lapses` is what is known of closed leases that the messages name.
     """
 
     def __init__(
@@ -141,13 +145,16 @@ class Tally:
         directory: Mapping[str, App],
         positions: MutableMapping[PublisherKey, Position],
         events: MutableMapping[bytes, bytes],
+        lapses: Lapses = NO_LAPSES,
     ) -> None:
         self._services = services
         self._directory = directory
         self._positions = positions
         self._events = events
-        self._groups: dict[tuple[int, int], dict[_GroupKey, _Group]] = {}
-        self._buckets: dict[tuple[int, int], _Bucket] = {}
+        self._lapses = lapses
+        self._lapsed: list[LapsedPlace] = []
+        self._groups: dict[tuple[Source, int], dict[_GroupKey, _Group]] = {}
+        self._buckets: dict[tuple[Source, int], _Bucket] = {}
         self._vouched: dict[bytes, UsageRecord] = {}
         self._asked: set[str] = set()
         self._growth = Growth(directory)
@@ -184,18 +191,18 @@ class Tally:
         """Bring what was added into the counters: in steps, for the sake of whatever else waits. Nothing is added after that."""
         step = 0
         while self._groups:
-            (recorded, sign), groups = self._groups.popitem()
+            (source, sign), groups = self._groups.popitem()
             for key, group in groups.items():
-                one = Group(*key[:5], recorded)
+                one = Group(*key[:5], source)
                 self._growth.add(one, sign * group.calls, sign * group.units, group.latest_us)
                 step += 1
                 if step % STEP == 0:
                     yield
         while self._buckets:
-            (recorded, minute), bucket = self._buckets.popitem()
+            (source, minute), bucket = self._buckets.popitem()
             for row, calls in bucket.counts.items():
                 record = self._vouched[row]
-                one = Group(record.client_id, record.service, record.secret_id, record.lease, minute, recorded)
+                one = Group(record.client_id, record.service, record.secret_id, record.lease, minute, source)
                 self._growth.add(one, calls, calls * record.quantity, bucket.latest_us)
                 step += 1
                 if step % STEP == 0:
@@ -208,7 +215,7 @@ class Tally:
         grown = self._growth
         return Outcome(
             grown.counters, self._rejected, self._moved, self._new_events, grown.secrets_used, self._records, self._repeated,
-            grown.leases,
+            grown.leases, self._lapsed,
         )  # fmt: skip
 
     def _add_packed(self, item: Packed) -> Set[str]:
@@ -219,7 +226,8 @@ class Tally:
             return frozenset()
         recorded_us = to_us(item.message.recorded_at)
         unknown: set[str] = set()
-        if self._count_rows(item.rows, recorded_us, unknown):
+        source = Source(recorded_us // SLOT_US, item.publisher, item.message.subject)
+        if not self._lapses.any() and self._count_rows(item.rows, recorded_us, source, unknown):
             moved = Position(item.seq, False, recorded_us, item=item._replace(rows=()))  # its digest needs the message only
             self._positions[key] = self._moved[key] = moved
             return frozenset()
@@ -233,7 +241,7 @@ class Tally:
         assert one is not None, "it was read, as nothing is unknown"
         return self.add(one)
 
-    def _count_rows(self, all_rows: Sequence[Rows], recorded_us: int, unknown: set[str]) -> bool:
+    def _count_rows(self, all_rows: Sequence[Rows], recorded_us: int, source: Source, unknown: set[str]) -> bool:
         """Count the rows if each of them counts. Otherwise nothing has changed; `unknown` are client IDs to be looked up."""
         minute = all_rows[0].earliest_us // SLOT_US
         earliest_us = min(rows.earliest_us for rows in all_rows)
@@ -242,7 +250,7 @@ class Tally:
             return False
         if not earliest_us // SLOT_US == latest_us // SLOT_US == minute:
             return False
-        bucket = self._buckets.setdefault((recorded_us // SLOT_US, minute), _Bucket())
+        bucket = self._buckets.setdefault((source, minute), _Bucket())
         counts = bucket.counts
         before = len(counts)
         for rows in all_rows:
@@ -281,28 +289,50 @@ class Tally:
         position = self._positions.get(key)
         recorded_us = to_us(message.recorded_at)
         if position is None or batch.seq > position.seq:
+            voided = voided_of(item)
+            if voided is None:
+                self._rejected.append(Rejected(message, Why.CONFLICT, NO_SUCH_PLACE))
+                return
+            whole = batch.retracted and not voided
             rejected: tuple[int, ...] = ()
-            if not batch.retracted:
+            if not whole:
                 self._rejected.extend(item.unreadable)
-                rejected = self._count(batch.records, recorded_us, message, item.written_at)
-            moved = Position(batch.seq, batch.retracted, recorded_us, rejected, item=item)
+                rejected = self._count(item, voided)
+            moved = Position(batch.seq, whole, recorded_us, rejected, item=item)
             self._positions[key] = self._moved[key] = moved
         elif batch.seq == position.seq and batch.retracted and not position.retracted:
             if digest_of(batch.records) != position.fingerprint():
                 reason = f"it takes back seq {batch.seq} of publisher {batch.publisher}, but that held other records"
                 self._rejected.append(Rejected(message, Why.CONFLICT, reason))
                 return
-            self._take_back(batch.records, position)
-            position.retracted = True
-            self._moved[key] = position
+            self._retract(item, key, position)
         else:
             self._repeated += 1
+
+    def _retract(self, item: Batch, key: PublisherKey, position: Position) -> None:
+        """Take back the publisher's last batch, which was counted, or the records of it that are voided. None of them twice."""
+        voided = voided_of(item)
+        if voided is None:
+            self._rejected.append(Rejected(item.message, Why.CONFLICT, NO_SUCH_PLACE))
+            return
+        skip = set(position.rejected)
+        places = sorted(voided - skip) if item.batch.voided else [i for i in range(len(item.batch.records)) if i not in skip]
+        if item.batch.voided and not places:
+            self._repeated += 1
+            return
+        self._take_back(item, places, position.recorded_at_us)
+        if item.batch.voided:
+            position.rejected = tuple(sorted(skip | voided))
+        else:
+            position.retracted = True
+        self._moved[key] = position
 
     def _add_single(self, item: Single) -> None:
         known = self._events.get(item.key)
         if known is None:
             before = len(self._rejected)
-            for bad in self._count_each([item.record], to_us(item.message.recorded_at)):
+            recorded_us = to_us(item.message.recorded_at)
+            for bad in self._count_each([item.record], recorded_us, Source(recorded_us // SLOT_US, "", "")):
                 self._rejected.append(Rejected(item.message, bad.why, bad.reason))
             if len(self._rejected) == before:
                 self._events[item.key] = self._new_events[item.key] = item.digest
@@ -312,23 +342,32 @@ class Tally:
             reason = "an event with this source and id was counted before, with another payload"
             self._rejected.append(Rejected(item.message, Why.CONFLICT, reason))
 
-    def _count(
-        self, records: Sequence[UsageRecord], recorded_us: int, message: Message, written_at: Sequence[int]
-    ) -> tuple[int, ...]:
-        """Count the records of a batch that may count; the indexes of the others, which are rejected."""
-        bad = self._count_each(records, recorded_us)
-        if written_at:
-            bad = [one._replace(number=written_at[one.place]) for one in bad]
+    def _count(self, item: Batch, voided: Set[int]) -> tuple[int, ...]:
+        """Count the records of a batch that may count, but for the voided ones; the indexes of all the others."""
+        message, records = item.message, item.batch.records
+        recorded_us = to_us(message.recorded_at)
+        source = Source(recorded_us // SLOT_US, item.batch.publisher, message.subject)
+        lapsed = set(self._lapses.of(item)) - voided
+        if lapsed or voided:
+            kept = [index for index in range(len(records)) if index not in voided and index not in lapsed]
+            found = self._count_each([records[index] for index in kept], recorded_us, source)
+            bad = [one._replace(place=kept[one.place]) for one in found]
+            bad += [BadRecord(index, Why.LEASE_ENDED, f"lease: {records[index].lease} had ended", 0) for index in lapsed]
+            bad.sort()
+        else:
+            bad = self._count_each(records, recorded_us, source)
+        bad = [one._replace(number=item.written(one.place)) for one in bad]
+        self._lapsed += [LapsedPlace(message.subject, message.sequence, item.written(index)) for index in sorted(lapsed)]
 
         def written(places: Sequence[int]) -> bytes:
             return encode_records(message, [records[place] for place in places])
 
         self._rejected.extend(reject_records(message, bad, written))
-        return tuple(one.place for one in bad)
+        return tuple(sorted({one.place for one in bad} | voided))
 
-    def _count_each(self, records: Sequence[UsageRecord], recorded_us: int) -> list[BadRecord]:
+    def _count_each(self, records: Sequence[UsageRecord], recorded_us: int, source: Source) -> list[BadRecord]:
         """Count what may count; the rest comes back. The hot loop of the service."""
-        groups = self._groups.setdefault((recorded_us // SLOT_US, 1), {})
+        groups = self._groups.setdefault((source, 1), {})
         find = groups.get
         oldest, newest = recorded_us - LATE_MAX_US, recorded_us + AHEAD_MAX_US
         bad: list[BadRecord] = []
@@ -349,14 +388,15 @@ class Tally:
         self._records += len(records) - len(bad)
         return bad
 
-    def _take_back(self, records: Sequence[UsageRecord], position: Position) -> None:
-        groups = self._groups.setdefault((position.recorded_at_us // SLOT_US, -1), {})
-        skip = set(position.rejected)
-        for index, record in enumerate(records):
-            if index not in skip:
-                group = self._group(groups, record)
-                group.calls += 1
-                group.units += record.quantity
+    def _take_back(self, item: Batch, indexes: Sequence[int], recorded_us: int) -> None:
+        """Take back records that were counted when JetStream had stored them at `recorded_us`."""
+        source = Source(recorded_us // SLOT_US, item.batch.publisher, item.message.subject)
+        groups = self._groups.setdefault((source, -1), {})
+        for index in indexes:
+            record = item.batch.records[index]
+            group = self._group(groups, record)
+            group.calls += 1
+            group.units += record.quantity
 
     def _group(self, groups: dict[_GroupKey, _Group], record: UsageRecord) -> _Group:
         """The record's group, made if need be. A deleted application's is kept where the hot loop does not find it: each of its
@@ -387,6 +427,19 @@ class Tally:
         if record.service not in self._services:
             return Why.UNKNOWN_SERVICE, f"service: {record.service} is not in the catalog"
         return None
+
+
+NO_SUCH_PLACE: Final = "voided: it names a record that the batch does not have"
+
+
+def voided_of(item: Batch) -> Set[int] | None:
+    """The indexes of the records that a retraction voids, of those that can be read; None if it names one that is not there."""
+    if not item.batch.retracted or not item.batch.voided:
+        return frozenset()
+    if not all(0 <= place < item.written_records() for place in item.batch.voided):
+        return None
+    voided = set(item.batch.voided)
+    return frozenset(index for index in range(len(item.batch.records)) if item.written(index) in voided)
 
 
 def _instant(us: int) -> str:

@@ -44,14 +44,19 @@ class Ends:
 
     async def _look(self) -> Looked:
         at = self._clock.now()
-        found = await asyncio.gather(*(self._end(subject) for subject in self._subjects))
+        found = await asyncio.gather(*(self._end(subject, no_stream=0) for subject in self._subjects))
         return Looked(at, dict(zip(self._subjects, found, strict=True)))
 
-    async def _end(self, subject: str) -> int | None:
+    async def end(self, subject: str) -> int | None:
+        """Where one subject ends, looked up for the caller alone, after the call began. None also when there is no stream: it may
+        be on its way back."""
+        return await self._end(subject, no_stream=None)
+
+    async def _end(self, subject: str, no_stream: int | None) -> int | None:
         try:
             answer = await api(self._nc(), f"STREAM.MSG.GET.{USAGE}", {"last_by_subj": subject}, TIMEOUT_S)
         except ApiError as error:
-            return 0 if error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND) else None
+            return {MESSAGE_NOT_FOUND: 0, STREAM_NOT_FOUND: no_stream}.get(error.err_code)
         except Unavailable:
             return None
         return int(answer["message"]["seq"])

@@ -7,6 +7,7 @@ from typing import Final
 
 from shared.events.usage import QUANTITY_MAX, UsageRecord
 
+LEASE: Final = re.compile(r"[a-z0-9]{1,32}", re.ASCII)
 CLIENT_ID: Final = re.compile(r"[a-z0-9]{20}", re.ASCII)
 _SERVICE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 _SECRET_ID: Final = re.compile(r"[\x21-\x7e]{0,64}", re.ASCII)

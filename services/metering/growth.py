@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from services.metering.fields import LEASE
+from services.metering.lapses import LeaseUse
 from shared.windows import SLOT_US, CivilWindows
 
 
@@ -41,55 +43,72 @@ class Count:
         return f"Count({self.calls}, {self.units}, {self.late_units}, {self.after_close_units})"
 
 
+class Source(NamedTuple):
+    """Where records came from: stored in the minute `recorded` since 1970, by `publisher` under `subject` ("" for a single
+    event)."""
+
+    recorded: int
+    publisher: str
+    subject: str
+
+
 class Group(NamedTuple):
-    """What records have in common that are counted together. `minute` and `recorded` are when they occurred and when they were
-    stored, in minutes since 1970."""
+    """What records have in common that are counted together. `minute` is when they occurred, in minutes since 1970."""
 
     client_id: str
     service: str
     secret_id: str
     lease: str
     minute: int
-    recorded: int
+    source: Source
 
 
 _Place = tuple[str, str, int, int]
 """(client_id, service, minute, recorded)"""
 
 
+class _Windows(NamedTuple):
+    """The counters of a place, and for each whether units that come to it are late, and whether its window had closed."""
+
+    counters: list[tuple[Count, bool, bool]]
+    day_start_us: int
+
+
 class Growth:
     """Adds groups up. What is taken back is added with negative numbers.
 
-    `leases` are units by lease, `secrets_used` the last use, in microseconds since 1970 UTC, by (client_id, secret_id).
+    `leases` are units by what they were spent from, `secrets_used` the last use, in microseconds since 1970 UTC, by (client_id,
+    secret_id).
     """
 
     def __init__(self, directory: Mapping[str, App]) -> None:
         self.counters: dict[CounterKey, Count] = {}
-        self.leases: dict[str, int] = {}
+        self.leases: dict[LeaseUse, int] = {}
         self.secrets_used: dict[tuple[str, str], int] = {}
         self._directory = directory
-        self._places: dict[_Place, list[tuple[Count, bool, bool]]] = {}
+        self._places: dict[_Place, _Windows] = {}
 
     def add(self, group: Group, calls: int, units: int, latest_us: int) -> None:
         """Let everything grow that the group counts for. Its application must be in the directory."""
-        client_id, service, secret_id, lease, minute, recorded = group
-        place = (client_id, service, minute, recorded)
-        for count, late, closed in self._places.get(place) or self._look_up(place):
+        client_id, service, secret_id, lease, minute, source = group
+        place = (client_id, service, minute, source.recorded)
+        found = self._places.get(place) or self._look_up(place)
+        for count, late, closed in found.counters:
             count.calls += calls
             count.units += units
             if late:
                 count.late_units += units
             if closed:
                 count.after_close_units += units
-        if lease:
-            self.leases[lease] = self.leases.get(lease, 0) + units
+        if lease and LEASE.fullmatch(lease):
+            spent = LeaseUse(lease, source.publisher, source.subject, client_id, service, found.day_start_us)
+            self.leases[spent] = self.leases.get(spent, 0) + units
         if secret_id and calls > 0:
             key = (client_id, secret_id)
             if latest_us > self.secrets_used.get(key, 0):
                 self.secrets_used[key] = latest_us
 
-    def _look_up(self, place: _Place) -> list[tuple[Count, bool, bool]]:
-        """The counters of a place, and for each whether units that come to it are late, and whether its window had closed."""
+    def _look_up(self, place: _Place) -> _Windows:
         client_id, service, minute, recorded = place
         slot = self._directory[client_id].windows.slot(minute * SLOT_US)
         recorded_us = recorded * SLOT_US  # windows end at full minutes: what is after the end is not before it in its minute
@@ -102,5 +121,5 @@ class Growth:
         ):
             count = self.counters.setdefault(CounterKey(client_id, service, period, start_us), Count())
             found.append((count, late, end_us <= recorded_us))
-        self._places[place] = found
-        return found
+        windows = self._places[place] = _Windows(found, slot.day_start_us)
+        return windows

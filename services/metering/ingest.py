@@ -10,9 +10,11 @@ from services.metering import deadletters, store
 from services.metering.decoding import portions
 from services.metering.directory import Directory
 from services.metering.domain import Outcome, Position, PublisherKey, Tally, needs
-from services.metering.growth import App
+from services.metering.lapses import NO_LAPSES, Lapses
+from services.metering.lease_counts import count_leases, keep_lapsed, read_lapses
 from services.metering.marks import mark_grown
 from services.metering.metrics import Metrics
+from shared.errors import Unavailable
 from shared.postgres import Connection
 from shared.streams.jetstream import Connected
 from shared.streams.message import Message
@@ -41,10 +43,19 @@ class Ingest:
         newest = {message.subject: message for message in messages}
         self._uses.begin(messages)
         await self._directory.refresh(connection)
+        outcome = await self._tally(connection, messages, NO_LAPSES)
+        lapses = await read_lapses(connection, outcome.leases, messages) if outcome.leases else NO_LAPSES
+        if lapses.any():  # seldom: once more, without what came too late
+            outcome = await self._tally(connection, messages, lapses)
+        await self._write(connection, outcome, lapses, newest)
+        self._metrics.counted(outcome, len(messages))
+
+    async def _tally(self, connection: Connection, messages: Sequence[Message], lapses: Lapses) -> Outcome:
+        """What follows from the messages."""
         positions: dict[PublisherKey, Position] = {}
         events: dict[bytes, bytes] = {}
         directory = await self._directory.load(connection, ())
-        tally = Tally(self._services, directory, positions, events)
+        tally = Tally(self._services, directory, positions, events, lapses)
         asked: set[str] = set()
         for items in portions(messages, PORTION_BYTES):
             needed = needs(items)
@@ -60,13 +71,10 @@ class Ingest:
             await asyncio.sleep(0)
         for _ in tally.settle():
             await asyncio.sleep(0)
-        outcome = tally.outcome()
-        await self._write(connection, outcome, directory, newest)
-        self._metrics.counted(outcome, len(messages))
+        return tally.outcome()
 
-    async def _write(
-        self, connection: Connection, outcome: Outcome, directory: Mapping[str, App], newest: Mapping[str, Message]
-    ) -> None:
+    async def _write(self, connection: Connection, outcome: Outcome, lapses: Lapses, newest: Mapping[str, Message]) -> None:
+        directory = await self._directory.load(connection, ())
         await self._tell(connection, outcome, newest)
         await store.move_positions(connection, outcome.positions)
         await store.remember_events(connection, outcome.events, newest)
@@ -74,7 +82,20 @@ class Ingest:
         await store.mark_counted(connection, outcome.counters, directory)
         await mark_grown(connection, outcome.counters, directory)
         await store.use_secrets(connection, self._uses.to_write(outcome.secrets_used))
+        await keep_lapsed(connection, outcome.lapsed)
+        await self._count_leases(connection, outcome, lapses, newest)
         await store.move_progress(connection, newest)
+
+    async def _count_leases(
+        self, connection: Connection, outcome: Outcome, lapses: Lapses, newest: Mapping[str, Message]
+    ) -> None:
+        """Note what came from leases. Raises Unavailable when one was closed since it was looked at: then all is done again."""
+        known = {(lease, subject) for lease, _, subject in lapses.ends}
+        ends = await count_leases(connection, outcome.leases)
+        told = await store.read_told(connection, newest) if ends.keys() - known else {}
+        for (lease, subject), end in ends.items():
+            if (lease, subject) not in known and max(end, told.get(subject, 0)) < newest[subject].sequence:
+                raise Unavailable(f"The quota lease {lease} was closed meanwhile.")
 
     async def _tell(self, connection: Connection, outcome: Outcome, newest: Mapping[str, Message]) -> None:
         """Publish the dead letters, before the transaction that passes over them commits."""

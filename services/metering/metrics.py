@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.metering.domain import Outcome
+from shared.commands.quota import Answer
 
 
 class Metrics:
@@ -24,3 +27,28 @@ class Metrics:
         self._late.inc(max(0, sum(count.late_units for key, count in outcome.counters.items() if key.period == "d")))
         for one in outcome.rejected:
             self._rejected.labels(one.why.value).inc(one.records)
+
+
+class QuotaMetrics:
+    """What became of quota leases. The gauges are those of the worker that keeps them; the others show 0."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._answers = Counter("tollbook_metering_quota_answers", "Wishes for quota, answered", ["outcome"], registry=registry)
+        self._recalls = Counter("tollbook_metering_quota_recalls", "Scopes whose leases were asked back", registry=registry)
+        self._closed = Counter("tollbook_metering_quota_leases_closed", "Quota leases closed", registry=registry)
+        self._open = Gauge("tollbook_metering_quota_leases_open", "Quota leases that are open", registry=registry)
+        self._set_aside = Gauge("tollbook_metering_quota_units_set_aside", "What open leases may still bring", registry=registry)
+
+    def answered(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            self._answers.labels(type(answer).__name__.lower()).inc()
+
+    def recalled(self) -> None:
+        self._recalls.inc()
+
+    def closed(self, leases: int) -> None:
+        self._closed.inc(leases)
+
+    def kept(self, leases: int, set_aside: int) -> None:
+        self._open.set(leases)
+        self._set_aside.set(set_aside)

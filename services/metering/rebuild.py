@@ -29,13 +29,18 @@ BUFFER_BYTES: Final = 16 * 1024 * 1024
 
 # Checkpoints first: that waits for the transactions that move one, and whoever comes later finds it gone, writes nothing and
 # starts from the beginning. Leases last: workers that have nothing to do take them again, and so read the checkpoints again.
+# Grants wait before they hold anything: they read and write what is locked after this, in another order.
+_HOLD_GRANTS: Final = "SELECT pg_advisory_xact_lock(hashtextextended('tollbook quota ' || current_schema(), 0))"
 _FORGET_CHECKPOINTS: Final = "DELETE FROM checkpoint WHERE consumer = $1"
 _FORGET_APPS: Final = "TRUNCATE app, account"
 _HAVE_READ: Final = """
     INSERT INTO checkpoint (consumer, stream, subject, sequence, hash) VALUES ($1, $2, '', $3, $4)
     ON CONFLICT (consumer, stream, subject) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash
 """
+# Leases stay, and so do the places of what came from them too late: what comes from a lease is counted again for it, too.
 _FORGET_COUNTS: Final = """
+    LOCK TABLE quota_lease IN EXCLUSIVE MODE;
+    UPDATE quota_lease SET counted = 0;
     TRUNCATE counter, counted_event, publisher_position, credential_use;
     UPDATE progress SET sequence = 0, recorded_at = NULL
 """
@@ -73,6 +78,7 @@ async def _rebuild(connection: Connection, nc: Client) -> str:
         raise _cannot_count(usage)
     if whole:
         await connection.execute(_FORGET_CHECKPOINTS, USAGE_CONSUMER)
+    await connection.execute(_HOLD_GRANTS)
     events = await _read_registry(connection, nc)
     if whole:
         await connection.execute(_FORGET_COUNTS)

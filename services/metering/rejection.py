@@ -24,6 +24,7 @@ class Why(StrEnum):
     UNKNOWN_APPLICATION = "unknown_application"
     DELETED_APPLICATION = "deleted_application"
     UNKNOWN_SERVICE = "unknown_service"
+    LEASE_ENDED = "lease_ended"
     CONFLICT = "conflict"
 
 

@@ -17,7 +17,7 @@ from shared.postgres import Pool, open_pool
 from shared.windows import civil
 from tests.support.metering_process import eventually
 
-NAMES = [f"usage.records.{number:02d}" for number in range(16)] + ["usage.cloudevents", "REGISTRY", "housekeeping"]
+NAMES = [f"usage.records.{number:02d}" for number in range(16)] + ["usage.cloudevents", "REGISTRY", "housekeeping", "keeper"]
 
 
 class Recorder:

@@ -16,72 +16,12 @@ from services.metering.decoding import Batch, Item, Single
 from services.metering.domain import (
     AHEAD_MAX_US,
     LATE_MAX_US,
-    Outcome,
-    Position,
-    PublisherKey,
-    Tally,
-    needs,
 )
-from services.metering.growth import App, CounterKey
-from services.metering.rejection import Rejected, Why
+from services.metering.growth import CounterKey
+from services.metering.rejection import Why
 from shared.events.usage import QUANTITY_MAX, UsageBatch, UsageRecord
-from shared.streams.message import Message
-from shared.windows import civil, from_us, to_us
-
-NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
-NOW_US = to_us(NOW)
-SEOUL, NEW_YORK, GONE = "s" * 20, "n" * 20, "g" * 20
-GONE_AT_US = NOW_US - 3_600_000_000
-APPS = {
-    SEOUL: App("acme", civil("Asia/Seoul")),
-    NEW_YORK: App("globex", civil("America/New_York")),
-    GONE: App("acme", civil("Asia/Seoul"), GONE_AT_US),
-}
-SERVICES = ("csr", "clova-voice")
-
-
-def message(sequence: int = 1, at: datetime = NOW, subject: str = "usage.records.0") -> Message:
-    return Message("USAGE", subject, sequence, {"content-type": "application/msgpack"}, b"", at)
-
-
-def batch(seq: int, records: Sequence[UsageRecord], *, retracted: bool = False, at: datetime = NOW) -> Batch:
-    content = UsageBatch(publisher="gate-1", seq=seq, records=list(records), retracted=retracted)
-    return Batch(message(at=at), 0, content)
-
-
-class Books:
-    """What PostgreSQL keeps between tallies, in plain dictionaries."""
-
-    def __init__(self) -> None:
-        self.counters: Counter[tuple[CounterKey, str]] = Counter()
-        self.positions: dict[PublisherKey, Position] = {}
-        self.events: dict[bytes, bytes] = {}
-        self.rejected: list[Rejected] = []
-
-    def take(self, items: Sequence[Item]) -> Outcome:
-        wanted = needs(items)
-        positions = {key: self.positions[key] for key in wanted.publishers if key in self.positions}
-        events = {key: self.events[key] for key in wanted.events if key in self.events}
-        tally = Tally(SERVICES, APPS, positions, events)
-        for item in items:
-            tally.add(item)
-        outcome = tally.outcome()
-        for key, count in outcome.counters.items():
-            self.counters[key, "calls"] += count.calls
-            self.counters[key, "units"] += count.units
-            self.counters[key, "late"] += count.late_units
-        for publisher, p in outcome.positions.items():
-            self.positions[publisher] = Position(p.seq, p.retracted, p.recorded_at_us, p.rejected, p.fingerprint())
-        self.events |= outcome.events
-        self.rejected += outcome.rejected
-        return outcome
-
-    def counted(self) -> dict[tuple[CounterKey, str], int]:
-        return {key: value for key, value in self.counters.items() if value}
-
-    def units(self, client_id: str = SEOUL, period: str = "d") -> int:
-        return sum(v for (key, what), v in self.counters.items() if what == "units" and key[0] == client_id and key[2] == period)
-
+from shared.windows import from_us, to_us
+from tests.support.books import APPS, GONE, GONE_AT_US, NEW_YORK, NOW, NOW_US, SEOUL, SERVICES, Books, batch, message
 
 records = st.builds(
     UsageRecord,
@@ -95,6 +35,7 @@ records = st.builds(
     ),
     st.one_of(st.integers(1, 5), st.sampled_from([0, -1, QUANTITY_MAX, QUANTITY_MAX + 1])),
     st.sampled_from(["", "s1", "s2", "a b"]),
+    st.sampled_from(["", "lease1", "lease2", "no\0lease"]),
 )
 
 
@@ -112,12 +53,17 @@ def streams(draw: st.DrawFn) -> list[Item]:
             record = UsageRecord(SEOUL, "csr", NOW_US, draw(st.integers(1, 2)))
             items.append(Single(here, record, bytes([number]), bytes([record.quantity])))
             continue
-        again = draw(st.sampled_from(["new", "new", "repeat", "retract"])) if publisher in sent else "new"
+        again = draw(st.sampled_from(["new", "new", "repeat", "retract", "void"])) if publisher in sent else "new"
         if again == "new":
             seqs[publisher] += 1
             sent[publisher] = draw(st.lists(records, max_size=6))
+        places = st.lists(st.integers(0, max(0, len(sent[publisher]) - 1)), min_size=1, max_size=3)
         content = UsageBatch(
-            publisher=publisher, seq=seqs[publisher], records=list(sent[publisher]), retracted=again == "retract"
+            publisher=publisher,
+            seq=seqs[publisher],
+            records=list(sent[publisher]),
+            retracted=again == "retract" or (again == "void" and bool(sent[publisher])),
+            voided=tuple(draw(places)) if again == "void" and sent[publisher] else (),
         )
         items.append(Batch(here, 0, content))
     return items
@@ -126,7 +72,9 @@ def streams(draw: st.DrawFn) -> list[Item]:
 def plainly(items: Sequence[Item]) -> dict[tuple[CounterKey, str], int]:
     """The same counts, worked out one record at a time with datetime and zoneinfo."""
     counters: Counter[tuple[CounterKey, str]] = Counter()
-    retracted = {(item.batch.publisher, item.batch.seq) for item in items if isinstance(item, Batch) and item.batch.retracted}
+    batches = [item.batch for item in items if isinstance(item, Batch)]
+    retracted = {(one.publisher, one.seq) for one in batches if one.retracted and not one.voided}
+    voided = {(one.publisher, one.seq, place) for one in batches if one.retracted for place in one.voided}
     seen: set[object] = set()
     for item in items:
         key = (
@@ -135,8 +83,9 @@ def plainly(items: Sequence[Item]) -> dict[tuple[CounterKey, str], int]:
         if key in seen or key in retracted:
             continue
         seen.add(key)
-        for record in item.batch.records if isinstance(item, Batch) else [item.record]:
-            count_plainly(counters, record, item.message.recorded_at)
+        for place, record in enumerate(item.batch.records if isinstance(item, Batch) else [item.record]):
+            if not isinstance(item, Batch) or (item.batch.publisher, item.batch.seq, place) not in voided:
+                count_plainly(counters, record, item.message.recorded_at)
     return {key: value for key, value in counters.items() if value}
 
 
@@ -170,6 +119,9 @@ def test_any_cut_of_any_stream_counts_the_same_as_counting_plainly(items: list[I
         books.take(rest[:size])
         rest = rest[size:]
     assert books.counted() == plainly(items)
+    by_lease = Books()
+    by_lease.take(items)
+    assert books.leases == by_lease.leases
 
 
 @given(streams(), st.data())

@@ -21,6 +21,7 @@ BATCH = UsageBatch(
         UsageRecord("k3v9x2m1q8w7e5r4t6y0", "clova-voice", 1795316645678902),
     ],
 )
+VOIDED = msgspec.structs.replace(BATCH, retracted=True, voided=(1,))
 
 
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
@@ -37,16 +38,21 @@ def test_there_is_one_of_every_version_of_every_event() -> None:
     assert {path.name for path in EVENTS} == needed
 
 
+def test_a_golden_batch_of_before_records_could_be_voided_is_read_as_ever() -> None:
+    assert msgspec.msgpack.decode((GOLDEN / "UsageBatch.msgpack").read_bytes(), type=UsageBatch) == BATCH
+    assert msgspec.json.decode((GOLDEN / "UsageBatch.json").read_bytes(), type=UsageBatch) == BATCH
+
+
 def test_a_golden_batch_is_read_and_written_the_same_as_msgpack() -> None:
-    written = (GOLDEN / "UsageBatch.msgpack").read_bytes()
-    assert msgspec.msgpack.decode(written, type=UsageBatch) == BATCH
-    assert msgspec.msgpack.encode(BATCH) == written
+    written = (GOLDEN / "UsageBatch.with-voided.msgpack").read_bytes()
+    assert msgspec.msgpack.decode(written, type=UsageBatch) == VOIDED
+    assert msgspec.msgpack.encode(VOIDED) == written
 
 
 def test_a_golden_batch_is_read_and_written_the_same_as_json() -> None:
-    written = (GOLDEN / "UsageBatch.json").read_bytes().removesuffix(b"\n")
-    assert msgspec.json.decode(written, type=UsageBatch) == BATCH
-    assert msgspec.json.encode(BATCH) == written
+    written = (GOLDEN / "UsageBatch.with-voided.json").read_bytes().removesuffix(b"\n")
+    assert msgspec.json.decode(written, type=UsageBatch) == VOIDED
+    assert msgspec.json.encode(VOIDED) == written
 
 
 @pytest.mark.parametrize("record", [["k3v9x2m1q8w7e5r4t6y0", "csr", 1], ["k3v9x2m1q8w7e5r4t6y0", "csr", 1, 2, "s", "l", "new"]])

@@ -1,0 +1,70 @@
+"""Whether counters may be too low: then nothing is granted (docs/decisions/0013, invariant 9)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from services.metering.ends import Ends
+from services.metering.queries import counted_up_to
+from shared.postgres import Pool
+from shared.readiness import Readiness
+from shared.streams.passing import may_pass
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.25
+ACQUIRE_S: Final = 2.0
+
+
+class Guard:
+    """Knows from where on the counters can be trusted: where USAGE ended when this worker started, and at least what it has ever
+    seen counted, so that counters which were forgotten or put back are noticed.
+
+    After a failure of the database it starts anew: what comes back may be another state of it.
+    """
+
+    def __init__(self, pool: Pool, ends: Ends, subjects: Sequence[str]) -> None:
+        self.floor: Mapping[str, int] | None = None
+        self._pool = pool
+        self._ends = ends
+        self._subjects = subjects
+
+    def readiness(self) -> Readiness:
+        """Ready once the ends were looked up; whether they are counted is asked with each grant."""
+        known = self.floor is not None
+        return Readiness(known, "" if known else "it is not known yet where USAGE ends")
+
+    async def run(self) -> None:
+        """Look every LOOK_S, until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+                self.floor = None
+                log.warning("metering: no leases are granted: %s", error or type(error).__name__)
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Look up the ends once, and how far is counted each time. Raises what asyncpg raises."""
+        if self.floor is None:
+            self.floor = await self._look_up()
+        if self.floor is not None:
+            async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+                counted = await counted_up_to(connection)
+            reached = {subject: one.sequence for subject, one in counted.items()}
+            self.floor = {subject: max(end, reached.get(subject, 0)) for subject, end in self.floor.items()}
+
+    async def _look_up(self) -> Mapping[str, int] | None:
+        """Where every subject ends; None if JetStream does not say it of each."""
+        found: dict[str, int] = {}
+        for subject in self._subjects:
+            end = await self._ends.end(subject)
+            if end is None:
+                return None
+            found[subject] = end
+        return found

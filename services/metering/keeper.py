@@ -1,0 +1,186 @@
+"""Closes quota leases from which nothing can come any more, so that what was set aside for them is there for others again.
+
+Two ways. A lease that its gate has *returned* is closed when all that the gate said it had spent is counted: its records are in
+then, and one that is taken back afterwards lowers the counter, which is all that it should do. Such a lease has no end: should a
+gate spend from it even so, that is usage and counts. Any other lease, also one whose gate has died or whose records were taken
+back, is closed when it is *over* and its partition is counted up to the end that it had after that (docs/decisions/0013, 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+from services.metering import quota
+from services.metering.ends import Ends
+from services.metering.metrics import QuotaMetrics
+from shared.clock import Clock
+from shared.postgres import Connection, Pool
+from shared.readiness import Readiness
+from shared.streams.passing import may_pass
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.25
+LEASES_MAX: Final = 2_000
+"""Leases looked at in one round, and closed in one; the others have their turn in the next."""
+FORGET_S: Final = 60.0
+FORGET_AFTER: Final = timedelta(hours=24)
+ACQUIRE_S: Final = 10.0
+
+_OPEN: Final = """
+    SELECT client_id, service, lease, subject, extensions, end_sequence, units, counted, stated FROM quota_lease
+    WHERE closed_at IS NULL AND (client_id, service, lease) > ($1, $2, $3) ORDER BY client_id, service, lease LIMIT $4
+"""
+# An end that was found later is as true. It is lower when the stream was lost and made again: nothing might ever reach the first.
+_END: Final = """
+    WITH locked AS MATERIALIZED (SELECT lease FROM quota_lease WHERE lease = ANY($1::text[]) ORDER BY lease FOR NO KEY UPDATE)
+    UPDATE quota_lease AS q SET end_sequence = e.end_sequence
+    FROM locked JOIN unnest($1::text[], $2::int[], $3::bigint[]) AS e(lease, extensions, end_sequence) USING (lease)
+    WHERE q.lease = locked.lease AND q.extensions = e.extensions AND q.closed_at IS NULL
+        AND (q.end_sequence IS NULL OR q.end_sequence > e.end_sequence)
+"""
+# A lease with an end cannot be extended, nor one that was returned: what is due here stays due. Those that a transaction is about
+# to count for are left to the next round.
+_CLOSE: Final = """
+    WITH due AS MATERIALIZED (
+        SELECT lease FROM quota_lease AS q LEFT JOIN progress AS p USING (subject)
+        WHERE closed_at IS NULL AND (counted >= stated OR coalesce(p.sequence, 0) >= end_sequence)
+        ORDER BY lease LIMIT $2 FOR NO KEY UPDATE OF q SKIP LOCKED)
+    UPDATE quota_lease AS q SET closed_at = $1 FROM due WHERE q.lease = due.lease AND q.closed_at IS NULL
+"""
+_FORGET: Final = """
+    DELETE FROM quota_lease WHERE ctid = ANY(ARRAY(SELECT ctid FROM quota_lease WHERE closed_at < $1 ORDER BY closed_at LIMIT $2))
+"""
+
+_Key = tuple[str, str, str]
+_BEGINNING: Final[_Key] = ("", "", "")
+
+
+class Seen(NamedTuple):
+    """Since when, by the interval timer, a lease has been known with so many extensions, and in which pass it was seen last."""
+
+    extensions: int
+    since_s: float
+    at_pass: int
+
+
+class OpenLease(NamedTuple):
+    """A row of quota_lease that is not closed."""
+
+    client_id: str
+    service: str
+    lease: str
+    subject: str
+    extensions: int
+    end_sequence: int | None
+    units: int
+    counted: int
+    stated: int | None
+
+
+class Keeper:
+    """Works while it is held: one worker does it for all. Should two hold it for a moment, each goes by its own timers."""
+
+    def __init__(self, pool: Pool, ends: Ends, lease_s: float, margin_s: float, metrics: QuotaMetrics, clock: Clock) -> None:
+        self._pool = pool
+        self._ends = ends
+        self._lease_s = lease_s
+        self._margin_s = margin_s
+        self._metrics = metrics
+        self._clock = clock
+        self._held = False
+        self._trouble = ""
+        self._forgot_at: float | None = None
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._seen: dict[str, Seen] = {}
+        self._pass = 0
+        self._after = _BEGINNING
+        self._sums = (0, 0)
+
+    def readiness(self) -> Readiness:
+        """Ready while the rounds go through, or it is another's turn."""
+        return Readiness(not self._trouble, self._trouble)
+
+    async def begin(self) -> None:
+        """This worker's turn: its timers start now."""
+        self._start_anew()
+        self._held = True
+
+    async def end(self) -> None:
+        """Another's turn."""
+        self._held = False
+        self._trouble = ""
+        self._metrics.kept(0, 0)
+
+    async def run(self) -> None:
+        """Look every LOOK_S, until cancelled."""
+        while True:
+            try:
+                if self._held:
+                    await self.look()
+                self._trouble = ""
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+                self._trouble = f"quota leases are not closed now: {error or type(error).__name__}"
+                log.warning("metering: %s", self._trouble)
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """One round. Raises what asyncpg raises."""
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            rows = await connection.fetch(_OPEN, *self._after, LEASES_MAX)
+        over = self._note([OpenLease(*row) for row in rows])
+        ends = await self._look_up({lease.subject for lease in over})  # on no connection: JetStream may be slow
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            await self._set_ends(connection, over, ends)
+            closed = await connection.execute(_CLOSE, self._clock.now(), LEASES_MAX)
+            self._metrics.closed(int(closed.removeprefix("UPDATE ")))
+            await self._forget(connection)
+
+    def _note(self, leases: Sequence[OpenLease]) -> list[OpenLease]:
+        """Start the timers of what is new, and find what is over. Called after the rows were read, so whatever they say was so
+        before now."""
+        now_s = self._clock.monotonic()
+        over: list[OpenLease] = []
+        for one in leases:
+            seen = self._seen.get(one.lease)
+            since_s = seen.since_s if seen is not None and seen.extensions == one.extensions else now_s
+            self._seen[one.lease] = Seen(one.extensions, since_s, self._pass)
+            has_end = one.end_sequence is not None
+            if has_end or quota.may_look_for_end(now_s - since_s, self._lease_s, self._margin_s):
+                over.append(one)
+        count, units = self._sums
+        units += sum(quota.outstanding(one.units, one.counted, one.stated) for one in leases)
+        self._sums = (count + len(leases), units)
+        if len(leases) == LEASES_MAX:
+            self._after = (leases[-1].client_id, leases[-1].service, leases[-1].lease)
+            return over
+        self._metrics.kept(*self._sums)
+        self._seen = {lease: seen for lease, seen in self._seen.items() if seen.at_pass == self._pass}
+        self._pass, self._after, self._sums = self._pass + 1, _BEGINNING, (0, 0)
+        return over
+
+    async def _look_up(self, subjects: set[str]) -> Mapping[str, int]:
+        """Where the subjects end, as far as JetStream says."""
+        found = await asyncio.gather(*(self._ends.end(subject) for subject in sorted(subjects)))
+        return {subject: end for subject, end in zip(sorted(subjects), found, strict=True) if end is not None}
+
+    async def _set_ends(self, connection: Connection, over: Sequence[OpenLease], ends: Mapping[str, int]) -> None:
+        """Write the ends of leases that were not extended since they were read."""
+        known = [one for one in over if one.subject in ends]
+        if known:
+            columns = [one.lease for one in known], [one.extensions for one in known], [ends[one.subject] for one in known]
+            await connection.execute(_END, *columns)
+
+    async def _forget(self, connection: Connection) -> None:
+        """Forget leases that were closed long ago. The places of what came from them too late stay."""
+        if self._forgot_at is None or self._clock.monotonic() - self._forgot_at >= FORGET_S:
+            await connection.execute(_FORGET, self._clock.now() - FORGET_AFTER, LEASES_MAX)
+            self._forgot_at = self._clock.monotonic()
