@@ -84,8 +84,15 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
         responds=True,
     ),
     "gate": Permissions(
-        publish=("usage.records.>", ACCOUNT_INFO, *reads("REGISTRY"), *looks_at("USAGE")),
-        subscribe=(inbox("gate"),),
+        publish=(
+            "usage.records.>",
+            "metering.commands.LeaseQuota",
+            ACCOUNT_INFO,
+            *reads("REGISTRY"),
+            *reads("METERING"),
+            *looks_at("USAGE"),
+        ),
+        subscribe=("metering.recall", inbox("gate")),
     ),
     "console": Permissions(
         publish=("*.commands.>", "*.queries.>", "dashboards.api.STREAM.>", ACCOUNT_INFO, *reads("KV_apps"), *reads("KV_usage")),

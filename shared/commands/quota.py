@@ -7,7 +7,7 @@ every refused command. docs/decisions/0013 says what it is for.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -18,6 +18,9 @@ RECALL_SUBJECT: Final = "metering.recall"
 """Core NATS, no answer, may be lost: leases end by themselves."""
 WISHES_MAX: Final = 500
 """Wishes, and returns, in one request, at most."""
+
+Whose = Literal["application", "account", "test"]
+"""Whose limit it is: the application's, its account's, or the test quota of the catalog."""
 
 
 class Wish(msgspec.Struct, frozen=True, gc=False):
@@ -47,7 +50,8 @@ class Returned(msgspec.Struct, frozen=True, gc=False):
 class LeaseQuota(msgspec.Struct, frozen=True, kw_only=True):
     """One gate's request. `publisher` is the name under which it publishes usage, `partition` where to.
 
-    Returning a lease again changes nothing. Every wish is answered, in the same order.
+    What is returned is there for the wishes of the same request; returning a lease again changes nothing. Every wish is
+    answered, in the same order.
     """
 
     publisher: str
@@ -76,8 +80,9 @@ class Leased(msgspec.Struct, frozen=True, gc=False, tag="leased"):
 class Short(msgspec.Struct, frozen=True, gc=False, tag="short"):
     """Not enough for `needed`; up to `available` units could be had.
 
-    `limit`, `used`, `resets_at` and `period` are of the limit that is in the way. `recallable`: units that others hold were asked
-    back; asking again in a moment may help.
+    `whose` is the limit that is in the way: the application's, its account's, or the catalog's test quota; `limit`, `used`,
+    `resets_at` and `period` are of that one too. `recallable`: units that others hold were asked back; asking again in a moment
+    may help.
     """
 
     period: Period
@@ -86,6 +91,7 @@ class Short(msgspec.Struct, frozen=True, gc=False, tag="short"):
     resets_at: datetime
     available: int
     recallable: bool
+    whose: Whose = "application"
 
 
 class Unlimited(msgspec.Struct, frozen=True, gc=False, tag="unlimited"):
