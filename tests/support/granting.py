@@ -5,17 +5,39 @@ For the gate's tests. It keeps what the invariants of docs/decisions/0013 speak 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
 from services.metering.quota import LEASE_S, MARGIN_S, Constraint, Shortage, grant, outstanding
-from shared.commands.quota import Answer, Leased, LeaseQuota, QuotaLeases, Recall, Short, Undecided, Unlimited, Whose, Wish
-from shared.events.metering import Period
+from shared.commands.base import ERROR_HEADER
+from shared.commands.quota import (
+    RECALL_SUBJECT,
+    SUBJECT,
+    Answer,
+    Leased,
+    LeaseQuota,
+    QuotaLeases,
+    Recall,
+    Short,
+    Undecided,
+    Unlimited,
+    Whose,
+    Wish,
+)
+from shared.events.metering import CODEC, AccountLimitChanged, LimitChanged, MeteringEvent, Period, ThresholdCrossed
 from shared.events.usage import UsageBatch, UsageRecord
 from shared.ids import new_id
+from shared.streams.publish import Outgoing, publish_batch
 from shared.windows import from_us
 
+UTC_NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Scope = tuple[str, str]
 """(client_id, service), or (account, service)."""
 
@@ -176,4 +198,91 @@ def counted_of(batches: Sequence[UsageBatch]) -> dict[str, int]:
     return units
 
 
-UTC_NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+class Metering:
+    """Answers gates as metering does, over NATS, and publishes its events; event N is not message N, for others come between."""
+
+    def __init__(self, nc: Client, granting: Granting) -> None:
+        self.granting = granting
+        self.silent = False
+        self.refuses = False
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.nc = nc
+        self._events = 0
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        self._subscription = await self.nc.subscribe(SUBJECT, cb=self._on_request)
+        await self.nc.flush()
+
+    async def stop(self) -> None:
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+            self._subscription = None
+            await self.nc.flush()
+
+    async def _on_request(self, message: Msg) -> None:
+        if self.silent:
+            return
+        if self.refuses:
+            await self.nc.publish(message.reply, b'{"code":"unexpected","detail":"no"}', headers={ERROR_HEADER: "unexpected"})
+            return
+        reply = self.granting.answer(msgspec.json.decode(message.data, type=LeaseQuota), asyncio.get_running_loop().time())
+        await self.hold.wait()
+        for recall in self.granting.recalls:
+            await self.nc.publish(RECALL_SUBJECT, msgspec.json.encode(recall))
+        self.granting.recalls.clear()
+        await self.nc.publish(message.reply, msgspec.json.encode(reply))
+
+    async def recalls(self, client_id: str, service: str = "csr") -> None:
+        recall = Recall(account=self.granting.account, client_id=client_id, service=service)
+        await self.nc.publish(RECALL_SUBJECT, msgspec.json.encode(recall))
+
+    async def limits(self, client_id: str, daily: int | None, monthly: int | None = None, service: str = "csr") -> None:
+        """The application's limits are now these: decided, and told."""
+        scope = client_id, service
+        for limits, units in ((self.granting.daily, daily), (self.granting.monthly, monthly)):
+            limits.pop(scope, None)
+            if units is not None:
+                limits[scope] = units
+        await self.says(
+            LimitChanged(
+                account=self.granting.account, client_id=client_id, service=service, version=1, daily=daily, monthly=monthly
+            )
+        )
+
+    async def limits_account(self, monthly: int | None, service: str = "csr") -> None:
+        self.granting.of_account.pop(service, None)
+        if monthly is not None:
+            self.granting.of_account[service] = monthly
+        await self.says(AccountLimitChanged(account=self.granting.account, service=service, version=1, monthly=monthly))
+
+    async def says(self, event: MeteringEvent) -> None:
+        name = type(event).__name__
+        self._events += 1
+        headers = {
+            "ce-specversion": "1.0",
+            "ce-id": f"metering/{self._events}",
+            "ce-type": CODEC.ce_type(name, 1),
+            "ce-source": "/tollbook/metering",
+            "ce-time": datetime.now(UTC).isoformat(),
+        }
+        message = Outgoing(f"metering.events.{name}", CODEC.encode(event), headers)
+        await publish_batch(self.nc, [message], expected_last_sequence=None)
+
+    async def tells_a_crossing(self) -> None:
+        """One of the many events that say nothing about who is limited."""
+        await self.says(
+            ThresholdCrossed(
+                account="acme",
+                client_id="z" * 20,
+                service="csr",
+                period="daily",
+                window_start=UTC_NOON,
+                window_end=UTC_NOON,
+                percent=10,
+                used=1,
+                limit=10,
+                limit_version=1,
+            )
+        )
