@@ -3,64 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
-import httpx
-import pytest
-from nats.aio.client import Client
-
-from services.gate.leases import AGAIN_S
 from shared.clock import SystemClock
 from shared.events.registry import AppDeleted, AppRegistered, Environments, SelectedService, ServiceActivated
 from shared.ids import new_client_id, new_client_secret
-from shared.streams.declare import delete_stream, ensure_stream, log_stream, usage_stream
-from tests.integration.gate.test_recording import stopped
-from tests.support.gates import Gate, Issued, Registry, declare, issue, running_gate, stored_batches, until
-from tests.support.granting import Granting, Metering, counted_of
-from tests.support.servers import NatsProcess, connect_nats
-
-KST = timedelta(hours=9)
-
-
-@pytest.fixture
-async def metering(nc: Client, registry: Registry) -> AsyncIterator[Metering]:
-    running = Metering(nc, Granting(offset=KST))
-    await running.start()
-    yield running
-    await running.stop()
-
-
-async def limited(gate: Gate, registry: Registry, metering: Metering, daily: int | None, monthly: int | None = None) -> Issued:
-    """An application that the gate knows, with its limits."""
-    issued = await registry.registers()
-    await metering.limits(issued.client_id, daily, monthly)
-    await known(gate)
-    return issued
-
-
-async def known(gate: Gate, applications: int = 0) -> None:
-    """Everything that was published is known to the gate: what is pulled comes within milliseconds, so two looks agree."""
-
-    async def quiet() -> bool:
-        before = await gate_metrics(gate)
-        await asyncio.sleep(0.1)
-        after = await gate_metrics(gate)
-        names = ("tollbook_gate_applications", "tollbook_gate_limits")
-        return all(before[name] == after[name] for name in names) and after[names[0]] >= max(1, applications)
-
-    await until(quiet, "the gate to know what was published")
-
-
-async def gate_metrics(gate: Gate) -> dict[str, float]:
-    lines = (await gate.http.get("/metrics")).text.splitlines()
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
-
-
-def statuses(responses: list[httpx.Response]) -> Counter[int]:
-    return Counter(response.status_code for response in responses)
+from tests.support.gates import Gate, Issued, Registry, issue, running_gate, stored_batches, until
+from tests.support.granting import Metering, counted_of
+from tests.support.quotas import gate_metrics, known, limited, passes, statuses
 
 
 async def test_calls_pass_up_to_the_limit_and_are_then_refused(gate: Gate, registry: Registry, metering: Metering) -> None:
@@ -82,9 +32,9 @@ async def test_calls_pass_up_to_the_limit_and_are_then_refused(gate: Gate, regis
     assert (error["limit"], error["used"]) == (20, 20)
     assert "daily limit of 20" in error["details"]
     resets_at = datetime.fromisoformat(error["resets_at"])
-    assert resets_at.utcoffset() == KST
+    assert resets_at.utcoffset() == timedelta(hours=9)
     until_reset_s = (resets_at - datetime.now(UTC)).total_seconds()
-    assert abs(int(refused.headers["retry-after"]) - until_reset_s) < 5
+    assert abs(int(refused.headers["retry-after"]) - until_reset_s) < 60
     assert refused.headers["x-tollbook-refusal"] == refused.text
     assert "x-tollbook-remaining" not in refused.headers
     counts = await gate_metrics(gate)
@@ -119,10 +69,6 @@ async def test_an_accounts_limit_holds_for_all_of_its_applications(gate: Gate, r
     assert "the account's monthly limit of 9" in answers[-1].json()["error"]["details"]
     await metering.limits_account(None)
     await until(lambda: passes(gate, applications[0]), "the limit to be gone")
-
-
-async def passes(gate: Gate, issued: Issued) -> bool:
-    return (await gate.call(issued)).status_code == 200
 
 
 async def test_a_service_in_tier_test_has_the_catalogs_quota(gate: Gate, registry: Registry, metering: Metering) -> None:
@@ -207,91 +153,6 @@ async def test_a_recalled_lease_is_returned_at_once(gate: Gate, registry: Regist
     assert (await gate.call(issued)).headers["x-tollbook-remaining"] == "989"
 
 
-@pytest.mark.parametrize("how", ["silent", "refuses", "gone"])
-async def test_metering_is_away(
-    gate: Gate, registry: Registry, metering: Metering, how: str, record_property: pytest.RecordProperty
-) -> None:
-    issued, free = await limited(gate, registry, metering, daily=1000), await registry.registers()
-    await known(gate, 2)
-    if how == "gone":
-        await metering.stop()
-    else:
-        setattr(metering, how, True)
-    began_s = time.monotonic()
-    waiting = asyncio.create_task(gate.call(issued))
-    assert (await gate.call(free)).status_code == 200
-    refused = await waiting
-    record_property("seconds_to_the_refusal", time.monotonic() - began_s)
-    assert refused.status_code == 503
-    assert refused.json()["error"]["details"] == "The quota cannot be decided now. Try again in a moment."
-    assert refused.headers["retry-after"] == "1"
-    readiness = (await gate.http.get("/readyz")).json()
-    assert readiness["ready"]
-    assert "metering does not lease quota" in readiness["parts"]["quota"]["detail"]
-    at_once = await asyncio.gather(*(gate.call(issued) for _ in range(20)))
-    assert statuses(at_once) == {503: 20}
-    metering.silent = metering.refuses = False
-    if how == "gone":
-        await metering.start()
-    await until(lambda: passes(gate, issued), "metering to answer")
-    assert (await gate.http.get("/readyz")).json()["parts"]["quota"]["detail"] == ""
-    assert (await gate.call(free)).status_code == 200
-
-
-async def test_a_lease_lasts_while_metering_is_away(gate: Gate, registry: Registry, metering: Metering) -> None:
-    issued = await limited(gate, registry, metering, daily=100_000)
-    for _ in range(20):
-        await gate.call(issued)
-    metering.silent = True
-    assert (await gate.call(issued)).status_code == 200
-
-
-async def test_what_is_not_decided_is_refused_after_a_moment(gate: Gate, registry: Registry, metering: Metering) -> None:
-    issued = await limited(gate, registry, metering, daily=100)
-    metering.granting.undecided = "counting again"
-    waiting = asyncio.create_task(gate.call(issued))
-    await asyncio.sleep(2 * AGAIN_S)
-    metering.granting.undecided = ""
-    assert (await waiting).status_code == 200, "it was waited for"
-    await metering.limits(issued.client_id, 90)
-    metering.granting.undecided = "counting again"
-
-    async def undecided() -> bool:
-        return (await gate.call(issued)).status_code == 503
-
-    await until(undecided, "the lease to end with the limit's change")
-
-
-async def test_a_lease_that_ends_before_its_record_is_acknowledged(private_nats: NatsProcess) -> None:
-    own_nc, other_nc = await connect_nats(private_nats.url), await connect_nats(private_nats.url)
-    await declare(own_nc)
-    registry, metering = Registry(own_nc), Metering(other_nc, Granting(lease_s=4, margin_s=0.5))
-    await metering.start()
-    async with running_gate(private_nats.url, commit_timeout_s=20) as gate:
-        issued, free = await limited(gate, registry, metering, daily=1000), await registry.registers()
-        await known(gate, 2)
-        assert (await gate.call(issued, X_Tollbook_Quantity="50")).status_code == 200
-        with stopped(private_nats):
-            calls = [asyncio.create_task(gate.call(one)) for one in (free, issued, free, issued)]
-            await asyncio.sleep(4)
-        answers = await asyncio.gather(*calls)
-        assert [answer.status_code for answer in answers] == [200, 503, 200, 503]
-        assert "took longer than its units were set aside for" in answers[1].json()["error"]["details"]
-        assert (await gate.call(issued)).status_code == 200, "with another lease"
-        batches = await stored_batches(own_nc)
-        places = [(batch.records[place].client_id, batch.retracted) for batch in batches for place in batch.voided]
-        assert places == [(issued.client_id, True)] * 2
-        assert all(not batch.retracted or batch.voided for batch in batches)
-        units = counted_of(batches)
-        assert (units.pop(""), sum(units.values())) == (2, 51)
-        counts = await gate_metrics(gate)
-        assert counts['tollbook_gate_decisions_total{outcome="lease_ended"}'] == 2
-        assert counts["tollbook_gate_voided_records_total"] == 2
-    await metering.stop()
-    await own_nc.close()
-    await other_nc.close()
-
-
 async def test_a_changed_limit_holds_at_once(gate: Gate, registry: Registry, metering: Metering) -> None:
     issued = await limited(gate, registry, metering, daily=1_000_000)
     for _ in range(30):
@@ -363,43 +224,6 @@ async def test_local_midnight_in_the_middle(nats_url: str, registry: Registry, m
             for record in batch.records:
                 metering.granting.count(record)  # fails for a record of another day than its lease's
         assert sorted(metering.granting.counted.values()) == [10, 10]
-
-
-async def test_it_is_ready_once_it_knows_the_limits(nats_url: str, nc: Client) -> None:
-    await ensure_stream(nc, log_stream("registry"))
-    await ensure_stream(nc, usage_stream())
-    registry, metering = Registry(nc), Metering(nc, Granting())
-    issued = await registry.registers()
-    async with running_gate(nats_url, await_ready=False) as gate:
-
-        async def says_why() -> bool:
-            return "does not exist" in (await gate.http.get("/readyz")).json()["parts"]["limits"]["detail"]
-
-        await until(says_why, "a reason at /readyz")
-        assert (await gate.call(issued)).status_code == 503
-        await ensure_stream(nc, log_stream("metering"))
-        await metering.limits(issued.client_id, 0)
-        for _ in range(5):
-            await metering.tells_a_crossing()
-        await metering.start()
-        await until(gate.ready, "the gate to be ready")
-        assert (await gate.http.get("/readyz")).json()["parts"]["limits"] == {"ready": True, "detail": "", "lag": {"METERING": 0}}
-
-    async with running_gate(nats_url) as second:
-        assert (await second.call(issued)).status_code == 429, "known before the first call"
-    await metering.stop()
-
-
-async def test_another_history_of_limits_ends_the_process(gate: Gate, registry: Registry, metering: Metering, nc: Client) -> None:
-    issued = await limited(gate, registry, metering, daily=0)
-    await metering.tells_a_crossing()
-    assert (await gate.call(issued)).status_code == 429
-    await delete_stream(nc, "METERING")
-    await ensure_stream(nc, log_stream("metering"))
-    await metering.tells_a_crossing()
-    await metering.limits("z" * 20, 5)
-    await metering.limits("y" * 20, 5)
-    await asyncio.wait_for(asyncio.shield(gate.serving), 20)
 
 
 async def test_too_many_that_wait_are_told_so(nats_url: str, registry: Registry, metering: Metering) -> None:
