@@ -124,9 +124,13 @@ class Follower:
             raise
 
     async def _look_back(self) -> None:
-        """While something is wrong with the stream: does it still hold, at our position, the message that was read?"""
+        """Does the stream still end where it did, while that is waited for; and while something is wrong with it, does it still
+        hold, at our position, the message that was read?"""
         while True:
             await asyncio.sleep(LOOK_BACK_S)
+            if not self.ready:
+                self._goal = await self._end_of_what_is_read()
+                self._mark_ready_at_goal()
             if not self._puller.trouble or not self._position:
                 continue
             position, expected = self._position, self._hash
