@@ -128,7 +128,8 @@ class _Demand(msgspec.Struct):
         self.rate_at_s = now_s
 
     def rate_now(self, now_s: float) -> float:
-        return self.rate * math.exp2(min(0.0, self.rate_at_s - now_s) / RATE_HALF_LIFE_S)
+        ago_s = now_s - self.rate_at_s
+        return self.rate * math.exp2(-ago_s / RATE_HALF_LIFE_S) if ago_s > 0 else self.rate
 
     def should_extend(self, held: Held, now_s: float) -> bool:
         """Whether the lease runs low, and there is more to be had, or has used up much of its time and is still of use."""
