@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, assert_never
@@ -9,6 +12,7 @@ from typing import Final, assert_never
 import msgspec
 
 from services.gate.domain import Pass, Reason
+from shared.commands.quota import Short
 from shared.events.usage import QUANTITY_MAX
 
 RETRY_AFTER_S: Final = 1
@@ -40,15 +44,27 @@ def head(status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
     return b"\r\n".join(lines) + b"\r\n"
 
 
-def refusal(outcome: str, status: int, code: str, message: str, details: str, **fields: str | int | None) -> Answer:
-    """A refusal with NAVER's body; `fields` follow `details` in it (for 429: limit, used, resets_at)."""
+def refusal(outcome: str, status: int, code: str, message: str, details: str, **fields: str | int | datetime) -> Answer:
+    """A refusal with NAVER's body; `fields` follow `details` in it (for a limit: limit, used, resets_at)."""
+    return _refusal(outcome, status, code, message, details, fields, RETRY_AFTER_S if status == 503 else None)
+
+
+def _refusal(
+    outcome: str,
+    status: int,
+    code: str,
+    message: str,
+    details: str,
+    fields: Mapping[str, str | int | datetime],
+    retry_after_s: int | None,
+) -> Answer:
     body = msgspec.json.encode({"error": {"errorCode": code, "message": message, "details": details, **fields}})
     assert body.isascii(), "it is sent as a header too"
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), (REFUSAL_HEADER, body)]
     if status == 401:
         headers.append((b"www-authenticate", b'Tollbook realm="X-NCP-APIGW-API-KEY-ID"'))
-    if status == 503:
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    if retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % retry_after_s))
     return Answer(outcome, status, body, headers)
 
 
@@ -82,6 +98,10 @@ NOT_HTTP: Final = refusal(
 OVERLOADED: Final = endpoint_error("overloaded", "Too many calls are being decided at once. Try again in a moment.")
 STARTING: Final = endpoint_error("starting", "The gate does not know all applications now. Try again in a moment.")
 NOT_RECORDED: Final = endpoint_error("not_recorded", "Usage cannot be recorded now, so no call passes. Try again in a moment.")
+LEASE_ENDED: Final = endpoint_error(
+    "lease_ended", "Recording the call took longer than its units were set aside for, so it does not pass. Try again in a moment."
+)
+QUOTA_UNDECIDED: Final = endpoint_error("quota_undecided", "The quota cannot be decided now. Try again in a moment.")
 UNEXPECTED: Final = refusal(
     "unexpected", 500, "900", "Unexpected Error", "Something went wrong in the gate; the call did not pass."
 )
@@ -123,6 +143,42 @@ def _answer_for(reason: Reason, naver_unselected_answer: bool) -> Answer:
             assert_never(reason)
 
 
+REFUSED_CALLS_REMEMBERED: Final = 1024
+
+
+def quota_short(short: Short, quantity: int, now: datetime) -> Answer:
+    """The answer to a call of `quantity` units at `now` for which there were not enough."""
+    until_reset_s = math.ceil((short.resets_at - now).total_seconds())
+    return _quota_short(short, quantity, 1 if short.recallable else max(1, until_reset_s))
+
+
+@lru_cache(REFUSED_CALLS_REMEMBERED)
+def _quota_short(short: Short, quantity: int, retry_after_s: int) -> Answer:
+    fields: dict[str, str | int | datetime] = {"limit": short.limit, "used": short.used, "resets_at": short.resets_at}
+    return _refusal("quota_exceeded", 429, "400", "Quota Exceeded", _short_in_words(short, quantity), fields, retry_after_s)
+
+
+def _short_in_words(short: Short, quantity: int) -> str:
+    match short.whose:
+        case "application":
+            limit = f"the application's {short.period} limit of {short.limit}"
+        case "account":
+            limit = f"the account's {short.period} limit of {short.limit} for all of its applications"
+        case "test":
+            limit = f"the test quota of {short.limit} a month, which holds until the service is activated for the application,"
+        case _:
+            assert_never(short.whose)
+    if short.limit == 0:
+        return f"No call passes: {limit} at this service is zero."
+    if quantity > short.limit:
+        return f"The call counts as {quantity}, which is more than all of {limit} at this service: it never passes."
+    if short.recallable:
+        return f"What is left of {limit} at this service is set aside for calls that are being made now. Try again in a moment."
+    if quantity > 1 and short.limit > short.used:
+        return f"The call counts as {quantity}, but of {limit} at this service {short.used} are used."
+    return f"Of {limit} at this service all is used."
+
+
 def as_bytes(answer: Answer) -> bytes:
     """The answer as it goes over the wire, for when the request could not even be read; it ends the connection."""
     return answer.head + b"connection: close\r\n\r\n" + answer.body
@@ -131,11 +187,11 @@ def as_bytes(answer: Answer) -> bytes:
 PASSES_REMEMBERED: Final = 4096
 
 
-def passed(decision: Pass) -> bytes:
-    """The head of a 200, which tells the API whose call it is. X-Tollbook-Remaining is absent: there is no limit."""
-    return (
-        _passed(decision.account, decision.service, decision.tier) + b"x-tollbook-client-id: %b\r\n" % decision.client_id.encode()
-    )
+def passed(decision: Pass, remaining: int | None = None) -> bytes:
+    """The head of a 200, which tells the API whose call it is. `remaining`: units left of the tightest limit; None: no limit."""
+    told = _passed(decision.account, decision.service, decision.tier)
+    told += b"x-tollbook-client-id: %b\r\n" % decision.client_id.encode()
+    return told if remaining is None else told + b"x-tollbook-remaining: %d\r\n" % remaining
 
 
 @lru_cache(PASSES_REMEMBERED)

@@ -4,7 +4,8 @@ All of a gate's records go to one partition, chosen by its own name: so a commit
 applications it is about (docs/decisions/0010). While one commit is on its way the next one collects. A commit whose fate is
 unknown (no acknowledgement in time) is taken back: its callers are refused, and the same sequence number is sent again as a
 `retracted` batch until it is acknowledged, before anything new; metering then counts none of it, whether or not the first message
-did arrive.
+did arrive. A commit that is acknowledged too late for the quota leases of some of its records is taken back as to these
+(docs/decisions/0013-exact-limits.md).
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from shared.streams.publish import Outgoing, publish_batch
 
 log = logging.getLogger(__name__)
 
-RECORD_BYTES_MAX: Final = 208
-"""A record as msgpack with every string at its longest takes a little less."""
+RECORD_BYTES_MAX: Final = 212
+"""A record as msgpack with every string at its longest, and its place among those taken back, take a little less."""
 BATCH_BYTES_MAX: Final = 1_024
 """A batch without its records, its headers and its subject take less."""
 DRAIN_S: Final = 5.0
@@ -40,7 +41,14 @@ FATE_UNKNOWN: Final = (Unavailable, NatsError, TimeoutError, OSError)
 
 
 Recorded = Callable[[bool], None]
-"""Is told once: True when the record is in the USAGE stream, False when that is not known, and then it counts nothing."""
+"""Is told once: True when the record is in the USAGE stream; False when that is not known, or came too late for the record's
+lease, and then it counts nothing."""
+StillGood = Callable[[str, float], bool]
+"""Whether a call whose units are of that lease may pass at that time of the interval timer."""
+
+
+def _none_ends(lease: str, now_s: float) -> bool:  # noqa: ARG001 - a StillGood
+    return True
 
 
 class _Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +72,7 @@ class Committer:
         *,
         timeout_s: float,
         waiting_max: int,
+        still_good: StillGood = _none_ends,
     ) -> None:
         self._nc = nc
         self._publisher = publisher
@@ -71,6 +80,8 @@ class Committer:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._waiting_max = waiting_max
+        self._still_good = still_good
+        self.drained = asyncio.Event()
         self._subject = f"{RECORDS_SUBJECT}.{partition_of(publisher, partitions)}"
         self._encode = msgspec.msgpack.Encoder().encode
         self._seq = 0
@@ -125,6 +136,7 @@ class Committer:
             work.cancel()
             self._answer_committed()
             self._answer(self._take_all(), recorded=False)
+            self.drained.set()
 
     async def _work(self) -> None:
         while not self._stopping or self._collecting:
@@ -150,11 +162,32 @@ class Committer:
         except FATE_UNKNOWN as error:
             await self._take_back(msgspec.structs.replace(batch, retracted=True), error)
         else:
-            self._metrics.committed(len(self._committing), self._clock.monotonic() - began)
+            acknowledged = self._clock.monotonic()
+            self._metrics.committed(len(self._committing), acknowledged - began)
             self._answer_committed()
             self._committed, self._committing = self._committing, ()
-            if not self._collecting:
+            late = [
+                place
+                for place, record in enumerate(batch.records)
+                if record.lease and not self._still_good(record.lease, acknowledged)
+            ]
+            if late:
+                await self._void(batch, late)
+            elif not self._collecting:
                 self._answer_committed()
+
+    async def _void(self, batch: UsageBatch, late: Sequence[int]) -> None:
+        """Refuse the calls at these places of a batch that is acknowledged, let the others pass, and have those not counted."""
+        committed, self._committed = self._committed, ()
+        refused = frozenset(late)
+        self._answer([waiter for place, waiter in enumerate(committed) if place not in refused], recorded=True)
+        self._answer([committed[place] for place in late], recorded=False)
+        retraction = msgspec.structs.replace(batch, retracted=True, voided=tuple(late))
+        self._metrics.voided += len(late)
+        try:
+            await self._publish(retraction)
+        except FATE_UNKNOWN as error:
+            await self._take_back(retraction, error)
 
     async def _publish(self, batch: UsageBatch) -> None:
         message = Outgoing(self._subject, self._encode(batch), HEADERS)

@@ -5,35 +5,39 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from itertools import chain
-from typing import Final
+from typing import Final, assert_never
 
 from services.gate import answers
 from services.gate.answers import Answer
 from services.gate.commit import Committer
 from services.gate.domain import Apps, Pass, Reason, Rules, decide
+from services.gate.leases import Taken, Verdict
+from services.gate.leasing import Leasing
+from services.gate.limits import Limits
 from services.gate.metrics import Metrics
 from services.gate.request import read_call
 from shared.clock import Clock
+from shared.commands.quota import Short, Undecided, Unlimited
 from shared.events.usage import UsageRecord
 from shared.http_direct import Reply
 from shared.service import Scope
+from shared.windows import to_us
 
 log = logging.getLogger(__name__)
 
 PREFIX: Final = "/authorize/"
 HEADERS_BYTES_MAX: Final = 65_536
 """Names and values of a request's headers together, four times what proxies send."""
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Edge:
     """Answers `ANY /authorize/{service}`, and 404/300 for any other path. The request's body is not read.
 
-    `refusals` has the answer for every Reason; `ready` says whether all applications are known.
+    `refusals` has the answer for every Reason; `ready` says whether all applications and limits are known. At most `waiting_max`
+    calls may wait, for units or for their record, when one comes that may have to wait for units.
     """
 
     def __init__(
@@ -42,31 +46,47 @@ class Edge:
         rules: Rules,
         refusals: dict[Reason, Answer],
         committer: Committer,
+        limits: Limits,
+        leasing: Leasing,
         ready: Callable[[], bool],
         clock: Clock,
         metrics: Metrics,
+        *,
+        waiting_max: int,
     ) -> None:
         self._apps = apps
         self._rules = rules
         self._refusals = refusals
         self._committer = committer
+        self._limits = limits
+        self._leasing = leasing
+        self._waiting_max = waiting_max
         self._ready = ready
         self._clock = clock
         self._outcomes = metrics.outcomes
 
     def __call__(self, scope: Scope, reply: Reply) -> None:
-        """Decide, then: refuse, or record the call and answer once that is done. Never raises."""
+        """Decide, then: refuse, or get units if there is a limit, record the call, and answer once that is done. Never raises."""
         try:
             now = self._clock.now()
             decision = self._decide(scope, now)
             if isinstance(decision, Answer):
                 self._refuse(decision, reply)
+            elif self._limits.apply_to(decision):
+                self._lease(decision, reply)
             else:
-                self._committer.record(_record_of(decision, now), partial(self._recorded, decision, reply))
+                self._record(decision, reply, to_us(now))
         except Exception as error:
-            # The error's own text is left out: it might quote what the caller sent.
-            log.error("gate: %s while deciding\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))  # noqa: TRY400
-            self._refuse(answers.UNEXPECTED, reply)
+            self._fail(error, reply)
+
+    def _fail(self, error: Exception, reply: Reply) -> None:
+        # The error's own text is left out: it might quote what the caller sent.
+        log.error("gate: %s while deciding\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+        self._refuse(answers.UNEXPECTED, reply)
+
+    def _record(self, decision: Pass, reply: Reply, occurred_at_us: int) -> None:
+        record = UsageRecord(decision.client_id, decision.service, occurred_at_us, decision.quantity, decision.secret_id)
+        self._committer.record(record, partial(self._recorded, decision, reply))
 
     def _recorded(self, decision: Pass, reply: Reply, recorded: bool) -> None:
         """Answer a call whose record is in the USAGE stream, or is taken back. Who has gone stays counted: it was let in."""
@@ -75,6 +95,57 @@ class Edge:
             reply(answers.passed(decision), b"")
         else:
             self._refuse(answers.NOT_RECORDED, reply)
+
+    def _lease(self, decision: Pass, reply: Reply) -> None:
+        """Have the call get units: now, or after others."""
+        if self._leasing.waiting + self._committer.waiting >= self._waiting_max:
+            self._refuse(answers.OVERLOADED, reply)
+            return
+        told = partial(self._told, decision, reply)
+        verdict = self._leasing.take((decision.client_id, decision.service), decision.account, decision.quantity, told)
+        if verdict is not None:
+            self._leased(decision, reply, verdict)
+
+    def _told(self, decision: Pass, reply: Reply, verdict: Verdict) -> None:
+        """A call that has waited for units. Never raises."""
+        try:
+            self._leased(decision, reply, verdict)
+        except Exception as error:
+            self._fail(error, reply)
+
+    def _leased(self, decision: Pass, reply: Reply, verdict: Verdict) -> None:
+        match verdict:
+            case Taken():
+                self._spend(decision, reply, verdict)
+            case Unlimited():
+                self._record(decision, reply, to_us(self._clock.now()))
+            case Short():
+                self._refuse(answers.quota_short(verdict, decision.quantity, self._clock.now()), reply)
+            case Undecided():
+                self._refuse(answers.QUOTA_UNDECIDED, reply)
+            case _:
+                assert_never(verdict)
+
+    def _spend(self, decision: Pass, reply: Reply, taken: Taken) -> None:
+        """Record a call with its lease. It is of the moment at which the units were taken: the lease is for that day."""
+        if self._committer.blocked or self._committer.full:
+            self._leasing.put_back(taken, decision.quantity)
+            self._refuse(answers.NOT_RECORDED, reply)
+            return
+        record = UsageRecord(
+            decision.client_id, decision.service, taken.at_us, decision.quantity, decision.secret_id, taken.lease
+        )
+        self._committer.record(record, partial(self._spent, decision, reply, taken))
+
+    def _spent(self, decision: Pass, reply: Reply, taken: Taken, recorded: bool) -> None:
+        """As `_recorded`, for a call with a lease."""
+        if recorded:
+            self._outcomes["passed"] += 1
+            reply(answers.passed(decision, taken.remaining), b"")
+        elif self._leasing.still_good(taken.lease):
+            self._refuse(answers.NOT_RECORDED, reply)
+        else:
+            self._refuse(answers.LEASE_ENDED, reply)
 
     def _refuse(self, answer: Answer, reply: Reply) -> None:
         self._outcomes[answer.outcome] += 1
@@ -98,7 +169,3 @@ class Edge:
             return answers.HEADERS_TOO_LARGE
         decision = decide(self._apps, self._rules, service, read_call(headers, scope["query_string"]), now)
         return self._refusals[decision] if isinstance(decision, Reason) else decision
-
-
-def _record_of(decision: Pass, now: datetime) -> UsageRecord:
-    return UsageRecord(decision.client_id, decision.service, (now - EPOCH) // MICROSECOND, decision.quantity, decision.secret_id)

@@ -17,13 +17,16 @@ class Metrics(Collector):
     """The gate's metrics, to be registered once.
 
     `outcomes` counts decisions: `passed`, or the name of the refusal. `records` were acknowledged by JetStream; `retractions`
-    are commits of unknown fate that were taken back. `gauges` are asked when the metrics are.
+    are commits of unknown fate that were taken back, `voided` records that were acknowledged too late for their lease.
+    `lease_requests` were sent to metering. `gauges` are asked when the metrics are.
     """
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
         self.records = 0
         self.retractions = 0
+        self.voided = 0
+        self.lease_requests = 0
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._commit_seconds = Histogram(
             "tollbook_gate_commit_seconds", "Time to the acknowledgement of a group", registry=None, buckets=COMMIT_BUCKETS_S
@@ -41,6 +44,12 @@ class Metrics(Collector):
         yield decisions
         yield CounterMetricFamily("tollbook_gate_records", "Usage records that JetStream acknowledged", value=self.records)
         yield CounterMetricFamily("tollbook_gate_retractions", "Commits of unknown fate, taken back", value=self.retractions)
+        yield CounterMetricFamily(
+            "tollbook_gate_voided_records", "Records acknowledged too late for their quota lease, taken back", value=self.voided
+        )
+        yield CounterMetricFamily(
+            "tollbook_gate_lease_requests", "Requests for quota leases sent to metering", value=self.lease_requests
+        )
         for name, (description, value) in self.gauges.items():
             yield GaugeMetricFamily(f"tollbook_gate_{name}", description, value=value())
         yield from self._commit_seconds.collect()

@@ -9,11 +9,12 @@ from typing import Final
 from services.metering import deadletters, store
 from services.metering.decoding import portions
 from services.metering.directory import Directory
-from services.metering.domain import Outcome, Position, PublisherKey, Tally, needs
+from services.metering.domain import Outcome, Tally
 from services.metering.lapses import NO_LAPSES, Lapses
 from services.metering.lease_counts import count_leases, keep_lapsed, read_lapses
 from services.metering.marks import mark_grown
 from services.metering.metrics import Metrics
+from services.metering.positions import Position, PublisherKey, needs
 from shared.errors import Unavailable
 from shared.postgres import Connection
 from shared.streams.jetstream import Connected

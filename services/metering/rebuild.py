@@ -103,7 +103,7 @@ async def _read_registry(connection: Connection, nc: Client) -> int:
     await connection.execute(_HAVE_READ, REGISTRY_CONSUMER, REGISTRY, 0, b"")  # waits for a worker that moves it, and keeps it
     await connection.execute(_FORGET_APPS)
     buffer = Buffer(BATCH_MAX, BUFFER_BYTES)
-    puller = Puller(lambda: nc, REGISTRY, subject=None, after=0, buffer=buffer, name="metering-rebuild")
+    puller = Puller(lambda: nc, REGISTRY, subjects=(), after=0, buffer=buffer, name="metering-rebuild")
     pulling = asyncio.create_task(puller.run())
     last: Message | None = None
     try:

@@ -10,8 +10,8 @@ from itertools import chain, islice
 from typing import Any, Final, TypeVar
 
 from services.metering.dashboard import BUCKET, key_of
-from services.metering.domain import Position, PublisherKey
 from services.metering.growth import App, Count, CounterKey
+from services.metering.positions import Position, PublisherKey
 from shared.events.usage import CLOUDEVENTS_SUBJECT
 from shared.postgres import Connection
 from shared.streams.message import Message

@@ -174,7 +174,7 @@ class Consumer:
         puller = Puller(
             self._nc,
             source.stream,
-            subject=source.subject,
+            subjects=() if source.subject is None else (source.subject,),
             after=sequence,
             after_hash=hash_,
             buffer=self._buffer,

@@ -51,7 +51,7 @@ class Ended(Exception):
 
 
 class Puller:
-    """Puts every message of `stream` (of `subject` only, if given) after sequence `after` into `buffer`, in order, each once.
+    """Puts every message of `stream` (of `subjects` only, if given) after sequence `after` into `buffer`, in order, each once.
 
     `after_hash` is the hash of the message at `after`: when the stream holds another one there, or ends before it, or has lost
     what comes next, nothing more is pulled and `trouble` says what is wrong and what to do; it is looked at again until it is
@@ -63,14 +63,14 @@ class Puller:
         nc: Connected,
         stream: str,
         *,
-        subject: str | None,
+        subjects: tuple[str, ...],
         after: int,
         buffer: Buffer,
         name: str,
         after_hash: bytes = b"",
     ) -> None:
         self.stream = stream
-        self.subject = subject
+        self.subjects = subjects
         self.name = name
         self.buffer = buffer
         self.last = after
@@ -255,9 +255,11 @@ class _Life:
             "max_deliver": -1,
         }
         request = f"CONSUMER.CREATE.{puller.stream}.{self.consumer}"
-        if puller.subject is not None:
-            config["filter_subject"] = puller.subject
-            request += f".{puller.subject}"
+        if len(puller.subjects) == 1:  # the server wants a single one in the request's subject too
+            config["filter_subject"] = puller.subjects[0]
+            request += f".{puller.subjects[0]}"
+        elif puller.subjects:
+            config["filter_subjects"] = list(puller.subjects)
         body = {"stream_name": puller.stream, "config": config, "action": "create"}
         try:
             answer = await api(self.nc, request, body)

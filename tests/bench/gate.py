@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 
 from deploy.servers.program import free_port
-from shared.streams.declare import ensure_stream, usage_stream
+from shared.streams.declare import ensure_stream, log_stream, usage_stream
 from tests.bench.examples import PEPPER, issue, opened, publish_registry
 from tests.bench.measure import Aim, Measure, Measured, Row, interleaved, row
 from tests.bench.peers import HERE, ROOT, TIMEOUT_S, peer_python, redis_server, wrk
@@ -67,6 +67,7 @@ async def measure(place: Place) -> list[Row]:
     async with place.cleared() as (nc, _):
         await publish_registry(nc, [opened(), *(app.registered() for app in issued)])
         await ensure_stream(nc, usage_stream())
+        await ensure_stream(nc, log_stream("metering"))
         told = {"NATS_URL": place.nats_url, "CATALOG": "deploy/catalog.yaml", "PEPPER": PEPPER}
         gate = ServiceProcess("services.gate", place.folder, told)
         bare = ServiceProcess("tests.bench.bare", place.folder, {})

@@ -24,7 +24,7 @@ TAKE: Final = 200
 async def pulled_and_decoded(nc: Client, stream: str, messages: int) -> float:
     """Read `messages` batches of records with our own puller and decode them, nothing else: records a second."""
     buffer = Buffer(4_000)
-    puller = Puller(lambda: nc, stream, subject=None, after=0, buffer=buffer, name="bench")
+    puller = Puller(lambda: nc, stream, subjects=(), after=0, buffer=buffer, name="bench")
     began = time.perf_counter()
     pulling = asyncio.create_task(puller.run())
     records = taken = 0

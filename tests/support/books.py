@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 import msgspec
 
 from services.metering.decoding import Batch, Item
-from services.metering.domain import Outcome, Position, PublisherKey, Tally, needs
+from services.metering.domain import Outcome, Tally
 from services.metering.growth import App, CounterKey
 from services.metering.lapses import NO_LAPSES, Lapses
+from services.metering.positions import Position, PublisherKey, needs
 from services.metering.rejection import Rejected, Why
 from shared.events.usage import UsageBatch, UsageRecord
 from shared.streams.message import Message

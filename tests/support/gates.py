@@ -16,6 +16,7 @@ from nats.aio.client import Client
 
 from deploy.servers.program import free_port
 from services.gate.app import GateSettings, build
+from shared.clock import Clock
 from shared.credentials import verifier
 from shared.events.registry import (
     CODEC,
@@ -131,15 +132,18 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, timeout_s: 
 
 async def declare(nc: Client) -> None:
     await ensure_stream(nc, log_stream("registry"))
+    await ensure_stream(nc, log_stream("metering"))
     await ensure_stream(nc, usage_stream())
 
 
 @asynccontextmanager
-async def running_gate(nats_url: str, *, await_ready: bool = True, **settings: object) -> AsyncIterator[Gate]:
+async def running_gate(
+    nats_url: str, *, await_ready: bool = True, clock: Clock | None = None, **settings: object
+) -> AsyncIterator[Gate]:
     chosen = GateSettings.model_validate(
         {"nats_url": nats_url, "http_port": free_port(), "catalog": CATALOG, "pepper": PEPPER, "partitions": 4, **settings}
     )
-    service = build(chosen)
+    service = build(chosen, clock)
     server = service.server()
     serving = asyncio.create_task(server.serve())
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{chosen.http_port}", timeout=20) as http:

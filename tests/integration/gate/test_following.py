@@ -30,6 +30,7 @@ async def test_it_is_rebuilt_from_the_stream_at_every_start(nats_url: str, regis
 
 async def test_without_the_registrys_stream_it_is_not_ready_and_says_so(nats_url: str, nc: Client) -> None:
     await ensure_stream(nc, usage_stream())
+    await ensure_stream(nc, log_stream("metering"))
     async with running_gate(nats_url, await_ready=False) as gate:
         registry = Registry(nc)
         response = await gate.http.get("/authorize/csr")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.gate import answers
+from services.gate.answers import passed, quota_short
 from services.gate.domain import Pass, Reason
+from shared.commands.quota import Short, Whose
 
 REFUSALS = answers.refusals(naver_unselected_answer=False)
 
@@ -117,3 +121,60 @@ def test_an_answer_goes_over_the_wire_as_it_is_described() -> None:
     assert status == b"HTTP/1.1 503 Service Unavailable"
     assert [tuple(line.split(b": ", 1)) for line in lines] == [*answers.STARTING.headers, (b"connection", b"close")]
     assert body == answers.STARTING.body
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MIDNIGHT = datetime(2026, 3, 2, tzinfo=timezone(timedelta(hours=9)))
+
+
+def short(limit: int = 10, used: int = 10, *, recallable: bool = False, whose: Whose = "application") -> Short:
+    return Short("daily", limit, used, MIDNIGHT, max(0, limit - used), recallable, whose)
+
+
+@pytest.mark.parametrize(
+    ("found", "quantity", "words"),
+    [
+        (short(), 1, "Of the application's daily limit of 10 at this service all is used."),
+        (
+            short(whose="account"),
+            1,
+            "Of the account's daily limit of 10 for all of its applications at this service all is used.",
+        ),
+        (short(whose="test"), 1, "the test quota of 10 a month"),
+        (short(0, 0), 1, "No call passes: the application's daily limit of 0 at this service is zero."),
+        (short(10, 8), 3, "The call counts as 3, but of the application's daily limit of 10 at this service 8 are used."),
+        (short(10, 0), 11, "The call counts as 11, which is more than all of the application's daily limit of 10"),
+        (short(10, 3, recallable=True), 2, "is set aside for calls that are being made now"),
+    ],
+)
+def test_a_refusal_for_want_of_units_says_whose_limit_it_is(found: Short, quantity: int, words: str) -> None:
+    answer = quota_short(found, quantity, NOON)
+    error = msgspec.json.decode(answer.body)["error"]
+    assert (answer.outcome, answer.status, error["errorCode"], error["message"]) == (
+        "quota_exceeded",
+        429,
+        "400",
+        "Quota Exceeded",
+    )
+    assert words in error["details"]
+    assert (error["limit"], error["used"]) == (found.limit, found.used)
+    assert error["resets_at"] == "2026-03-02T00:00:00+09:00"
+    headers = dict(answer.headers)
+    assert headers[b"x-tollbook-refusal"] == answer.body
+    assert headers[b"retry-after"] == (b"1" if found.recallable else b"10800")
+
+
+def test_when_to_try_again_is_never_before_the_next_second() -> None:
+    for at in (MIDNIGHT - timedelta(milliseconds=1), MIDNIGHT, MIDNIGHT + timedelta(hours=1)):
+        assert dict(quota_short(short(), 1, at).headers)[b"retry-after"] == b"1"
+
+
+def test_an_account_in_utc_is_told_its_reset_with_a_z() -> None:
+    utc = msgspec.structs.replace(short(), resets_at=datetime(2026, 3, 2, tzinfo=UTC))
+    assert msgspec.json.decode(quota_short(utc, 1, NOON).body)["error"]["resets_at"] == "2026-03-02T00:00:00Z"
+
+
+def test_a_call_that_passes_tells_what_is_left() -> None:
+    decision = Pass("k" * 20, "acme", "csr", "live", "s", 1)
+    assert passed(decision, 7) == passed(decision) + b"x-tollbook-remaining: 7\r\n"
+    assert passed(decision, 0).endswith(b"x-tollbook-remaining: 0\r\n")

@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 
 import msgspec
+import pytest
 
 from services.gate.commit import BATCH_BYTES_MAX, HEADERS, RECORD_BYTES_MAX, Committer, Recorded
 from services.gate.metrics import Metrics
@@ -85,3 +86,56 @@ async def test_an_answer_that_fails_keeps_nobody_from_theirs() -> None:
     assert committer.told == ["commit 1 of 2", "a passes"]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+class VoidingCommitter(ToldCommitter):
+    """Leases named `over` are over when the acknowledgement comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._still_good = lambda lease, now_s: lease != "over"
+        self.published: list[UsageBatch] = []
+        self.failures = 0
+
+    async def _publish(self, batch: UsageBatch) -> None:
+        self.published.append(batch)
+        await super()._publish(batch)
+        if batch.voided and self.failures:
+            self.failures -= 1
+            raise TimeoutError
+
+    def call_with(self, lease: str, name: str) -> None:
+        self.record(msgspec.structs.replace(LONGEST, lease=lease), self.teller(name))
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+async def test_records_whose_lease_is_over_are_taken_back_before_anything_newer(failures: int) -> None:
+    committer = VoidingCommitter()
+    committer.failures = failures
+    running = asyncio.create_task(committer.run())
+    for lease, name in (("", "a"), ("over", "b"), ("good", "c"), ("over", "d")):
+        committer.call_with(lease, name)
+    await committer.has_told(1)
+    committer.call_with("", "e")
+    for _ in range(3 + failures):
+        committer.acknowledged.release()
+
+    async def newer() -> bool:
+        return committer.published[-1].seq == 2 or (failures > 0 and len(committer.published) == 2 + failures)
+
+    await until(newer, "the last commit")
+    assert committer.told[:6] == ["commit 1 of 4", "a passes", "c passes", "b is refused", "d is refused", "commit 1 of 4"]
+    taken_back = committer.published[1 : 2 + failures]
+    assert {(batch.seq, batch.retracted, batch.voided) for batch in taken_back} == {(1, True, (1, 3))}
+    assert all(batch.records == committer.published[0].records for batch in taken_back)
+    if failures:
+        assert "e is refused" in committer.told, "nothing newer goes out meanwhile"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert committer.drained.is_set()
+
+
+def test_the_longest_retraction_fits_its_bound() -> None:
+    records = [LONGEST] * 1_000
+    batch = UsageBatch(publisher="p" * 64, seq=2**62, records=records, retracted=True, voided=tuple(range(9_000, 10_000)))
+    assert len(msgspec.msgpack.encode(batch)) <= len(records) * RECORD_BYTES_MAX + BATCH_BYTES_MAX

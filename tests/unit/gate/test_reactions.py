@@ -1,4 +1,4 @@
-"""What a message of the registry's stream does to what the gate knows."""
+"""What a message of a followed stream does to what the gate knows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from services.gate.domain import Apps
-from services.gate.reactions import Unreadable, react
+from services.gate.reactions import Followed, Unreadable, react
 from shared.events.registry import CODEC, AppDeleted, AppRegistered, Environments, RegistryEvent, SecretIssued, SelectedService
 from shared.streams.message import Message
 
@@ -30,17 +30,21 @@ def message(sequence: int, event: RegistryEvent, ce_type: str | None = None, dat
     return Message("REGISTRY", f"registry.events.{name}", sequence, headers, body, datetime(2026, 3, 1, tzinfo=UTC))
 
 
+def registry(apps: Apps, *subjects: str) -> Followed:
+    return Followed("REGISTRY", CODEC, apps.apply, subjects)
+
+
 def test_messages_are_applied_in_order() -> None:
     apps = Apps()
-    assert react(apps, message(1, REGISTERED), 0) == 1
+    assert react(registry(apps), message(1, REGISTERED), 0) == 1
     assert len(apps) == 1
-    assert react(apps, message(2, DELETED), 1) == 2
+    assert react(registry(apps), message(2, DELETED), 1) == 2
     assert len(apps) == 0
 
 
 def test_a_message_that_was_applied_before_changes_nothing() -> None:
     apps = Apps()
-    assert react(apps, message(1, REGISTERED), 2) == 2
+    assert react(registry(apps), message(1, REGISTERED), 2) == 2
     assert len(apps) == 0
 
 
@@ -62,5 +66,14 @@ def test_a_message_that_was_applied_before_changes_nothing() -> None:
 def test_what_cannot_be_applied_is_said_with_its_place(unreadable: Message) -> None:
     apps = Apps()
     with pytest.raises(Unreadable, match=f"message {unreadable.sequence} of REGISTRY"):
-        react(apps, unreadable, 0)
+        react(registry(apps), unreadable, 0)
+    assert len(apps) == 0
+
+
+def test_where_only_some_subjects_are_read_there_are_gaps() -> None:
+    apps = Apps()
+    followed = registry(apps, "registry.events.AppRegistered", "registry.events.AppDeleted")
+    assert react(followed, message(3, REGISTERED), 0) == 3
+    assert react(followed, message(3, REGISTERED), 3) == 3
+    assert react(followed, message(9, DELETED), 3) == 9
     assert len(apps) == 0
