@@ -78,6 +78,19 @@ def kv_stream(bucket: str, replicas: int = 1, first_seq: int | None = None) -> S
     return config
 
 
+async def kv_keys(nc: Client, bucket: str) -> set[str]:
+    """Every key that the bucket has a message for, deleted ones too. Raises Unavailable."""
+    prefix = f"$KV.{bucket}."
+    found: set[str] = set()
+    while True:
+        asked = {"subjects_filter": f"{prefix}>", "offset": len(found)}
+        answer = await api(nc, f"STREAM.INFO.{kv_name(bucket)}", asked)
+        page = answer["state"].get("subjects") or {}
+        found.update(subject.removeprefix(prefix) for subject in page)
+        if not page or len(found) >= answer.get("total", 0):
+            return found
+
+
 def _base(name: str, subjects: list[str], replicas: int) -> StreamConfig:
     return StreamConfig(
         name=name,
