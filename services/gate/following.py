@@ -35,9 +35,9 @@ class HistoryChanged(Exception):
 class Follower:
     """Keeps `apps` as the registry's stream says. `run` is its owner's background task.
 
-    Not ready before it has applied everything that was in the stream at the start. An event that it cannot read stops it for
-    good: it is then not ready, because whatever it knows may be wrong. A stream that is lost, and one that is being written
-    again from its log, changes nothing; one with another history ends the process, to start anew.
+    Not ready before it has applied everything that was in the stream at the start, or had to come back into it. An event that
+    it cannot read stops it for good: it is then not ready, because whatever it knows may be wrong. A stream that is lost, and
+    one that is being written again from its log, changes nothing; one with another history ends the process, to start anew.
     """
 
     def __init__(self, nc: Connected, apps: Apps) -> None:
@@ -87,20 +87,27 @@ class Follower:
         await asyncio.sleep(0)
 
     async def _end_of_stream(self) -> int:
-        """The sequence of the last event now. Waits until the stream exists: without it nothing is known."""
+        """The sequence of the last event now. Waits until the stream exists: without it nothing is known.
+
+        A stream that is being written again from its log ends too early; the registry's relay notes on it how far it has to go.
+        """
         while True:
             try:
                 state = await stream_state(self._nc(), STREAM)
             except (Unavailable, ApiError):
                 state = None
             if state is not None:
-                return state.last
+                return max(state.last, state.due)
             await asyncio.sleep(ASK_AGAIN_S)
 
     async def _look_back(self) -> None:
-        """While something is wrong with the stream: does it still hold, at our position, the message that was read?"""
+        """Does the stream still end where it did, while that is waited for; and while something is wrong with it, does it still
+        hold, at our position, the message that was read?"""
         while True:
             await asyncio.sleep(LOOK_BACK_S)
+            if not self.ready:
+                self._goal = await self._end_of_stream()
+                self._mark_ready_at_goal()
             if not self._puller.trouble or not self._position:
                 continue
             position, expected = self._position, self._hash

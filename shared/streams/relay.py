@@ -13,7 +13,7 @@ from shared.eventlog.log import EventLog, Head, Meta, Recorded
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
 from shared.streams.cloudevents import cloudevent_headers
-from shared.streams.declare import StreamState, delete_stream, ensure_stream, log_name, log_stream, stream_state
+from shared.streams.declare import StreamState, delete_stream, ensure_stream, log_name, log_stream, set_due, stream_state
 from shared.streams.jetstream import Connected, StreamRefused, api, stored_message
 from shared.streams.message import message_hash
 from shared.streams.passing import may_pass
@@ -51,6 +51,7 @@ class Relay:
         self._trouble = "not started yet"
         self._reconnects = -1
         self._checked_at = 0.0
+        self._looked = False
 
     def wake(self) -> None:
         """Something was committed: relay it now, not at the next poll. Call it from the event loop's thread."""
@@ -143,15 +144,21 @@ class Relay:
         """Make sure that the stream holds the beginning of the log and nothing else; how much of it. Raises StreamRefused."""
         nc = self._nc()
         self._reconnects = nc.stats["reconnects"]
-        state = await ensure_stream(nc, log_stream(self.service, self._replicas))
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            due = (await self._log.head(connection)).position
+        state = await ensure_stream(nc, log_stream(self.service, self._replicas, due))
         # The log is read after the stream: it only grows, so a stream that is ahead of it now has always been.
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             head = await self._log.head(connection)
             if state.last > head.position:
                 raise self._ahead(state, head)
             if not state.whole:
-                state = await self._begin_anew(connection)
+                state = await self._begin_anew(connection, head)
             await self._compare(connection, state.last)
+        lost_its_end = state.last < (self.relayed if self._looked else head.position)
+        if state.due > head.position or (lost_its_end and state.due < head.position):
+            await set_due(nc, self.stream, head.position)  # so that nobody takes the present end for the log's
+        self._looked = True
         return state.last
 
     def _ahead(self, state: StreamState, head: Head) -> StreamRefused:
@@ -181,7 +188,7 @@ class Relay:
                 f" to the stream; or, if this database is the right one, {self._begin_again()}"
             )
 
-    async def _begin_anew(self, connection: Connection) -> StreamState:
+    async def _begin_anew(self, connection: Connection, head: Head) -> StreamState:
         """Replace a stream that has lost messages by an empty one: its sequences cannot be set back in any other way.
 
         One relay at a time, and only after a second look: another may have done it and be writing already.
@@ -200,4 +207,4 @@ class Relay:
                     state.last,
                 )
                 await delete_stream(self._nc(), self.stream)
-            return await ensure_stream(self._nc(), log_stream(self.service, self._replicas))
+            return await ensure_stream(self._nc(), log_stream(self.service, self._replicas, head.position))
