@@ -98,7 +98,7 @@ def build(settings: RegistrySettings) -> Service:
             apps.wake()
 
         reduce_web_url("https://example.com")  # reads the Public Suffix List now, not in somebody's command
-        handlers.start(Database(pool, Transactor(pool, log, vault, project, clock, committed)))
+        handlers.start(Database(pool, Transactor(pool, log, vault, project, clock, committed, relay.guard)))
 
     service.starter(start)
     return service

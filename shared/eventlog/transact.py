@@ -21,7 +21,7 @@ from shared.commands.base import Command, Reply
 from shared.errors import CommandReused, Conflict, TollbookError, Unavailable
 from shared.eventlog.changes import Change, apply
 from shared.eventlog.decision import Decision
-from shared.eventlog.log import Entry, EventLog, Meta, Recorded
+from shared.eventlog.log import Entry, EventLog, Head, Meta, Recorded
 from shared.eventlog.vault import Vault
 from shared.events.codec import Event
 from shared.postgres import Connection, Pool
@@ -119,7 +119,8 @@ class _Pending:
 class Transactor(Generic[E]):
     """Runs commands on one service's log. `project` turns each event into changes of the service's own read tables.
 
-    `committed` is called after each commit that appended something: the relay's wake.
+    `committed` is called after each commit that appended something: the relay's wake. `guard` is asked, with the log's end,
+    before anything is decided, and raises Unavailable to have nothing done.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Transactor(Generic[E]):
         project: Callable[[Recorded, E], list[Change]],
         clock: Clock,
         committed: Callable[[], None] = lambda: None,
+        guard: Callable[[Head], None] = lambda _: None,
     ) -> None:
         self._pool = pool
         self._log = event_log
@@ -137,6 +139,7 @@ class Transactor(Generic[E]):
         self._project = project
         self._clock = clock
         self._committed = committed
+        self._guard = guard
         self._waiting: deque[_Pending] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._forget_at = clock.monotonic()
@@ -154,8 +157,8 @@ class Transactor(Generic[E]):
         """Decide `command` on `stream` and return its reply, which is the first one if the command was done before.
 
         `facts` reads what else the decision needs of the command's account, and of no other, in the same transaction. Raises what
-        `decide` raises; CommandReused when the id was used for something else; Unavailable when the database does not answer or
-        too many commands wait.
+        `decide` raises; CommandReused when the id was used for something else; Unavailable when the database does not answer,
+        too many commands wait, or the guard has nothing done.
         """
         if len(self._waiting) >= WAITING_MAX:
             raise Unavailable("Too many commands are waiting. Trying again in a moment is safe.")
@@ -242,6 +245,7 @@ class Transactor(Generic[E]):
 
     async def _decide_all(self, connection: Connection, batch: Sequence[_Pending]) -> _Outcome:
         head = await self._log.lock_head(connection)
+        self._guard(head)
         outcome = _Outcome()
         fresh = await self._answer_repeated(connection, batch, outcome)
         if not fresh:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from shared.clock import Clock
+from shared.errors import Unavailable
 from shared.eventlog.log import EventLog, Head, Meta, Recorded
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
@@ -26,7 +27,12 @@ CHECK_S: Final = 1.0
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
+AGAIN: Final = "Repeating the same command id in a moment is safe."
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('tollbook relay ' || current_schema(), 0))"
+
+
+class HistoryDiffers(StreamRefused):
+    """The stream holds what the log does not: one of the two is a copy of another moment."""
 
 
 class Relay:
@@ -52,6 +58,7 @@ class Relay:
         self._reconnects = -1
         self._checked_at = 0.0
         self._looked = False
+        self._differs = ""
 
     def wake(self) -> None:
         """Something was committed: relay it now, not at the next poll. Call it from the event loop's thread."""
@@ -60,6 +67,15 @@ class Relay:
     def readiness(self) -> Readiness:
         """Ready while the stream follows the log; the lag is in events."""
         return Readiness(not self._trouble, self._trouble, {self.stream: max(0, self._head - self.relayed)})
+
+    def guard(self, head: Head) -> None:
+        """Raise Unavailable if nothing may be decided on a log that ends at `head`, for it would be lost with that log."""
+        if self._differs:
+            raise Unavailable(f"Nothing was done. {self._differs}")
+        if not self._looked:
+            raise Unavailable(f"Nothing was done: {self.service} has just started and not yet looked at {self.stream}. {AGAIN}")
+        if head.position < self.relayed:
+            raise Unavailable(f"Nothing was done: the log ends at {head.position}, but had reached {self.relayed}. {AGAIN}")
 
     async def run(self) -> None:
         """Relay until cancelled. Failures are said in `readiness` and tried again for ever, with back-off."""
@@ -79,6 +95,8 @@ class Relay:
 
     def _report(self, error: Exception) -> None:
         said = str(error) or type(error).__name__
+        if isinstance(error, HistoryDiffers):
+            self._differs = said
         if said != self._trouble:
             expected = isinstance(error, StreamRefused) or may_pass(error)
             log.error("relay of %s: %s", self.stream, said, exc_info=None if expected else error)
@@ -158,11 +176,11 @@ class Relay:
         lost_its_end = state.last < (self.relayed if self._looked else head.position)
         if state.due > head.position or (lost_its_end and state.due < head.position):
             await set_due(nc, self.stream, head.position)  # so that nobody takes the present end for the log's
-        self._looked = True
+        self._looked, self._differs = True, ""
         return state.last
 
-    def _ahead(self, state: StreamState, head: Head) -> StreamRefused:
-        return StreamRefused(
+    def _ahead(self, state: StreamState, head: Head) -> HistoryDiffers:
+        return HistoryDiffers(
             f"The stream {self.stream} ends at {state.last}, but the log of {self.service} ends at {head.position}: the database"
             " was restored from an older copy than NATS. Restore the newer copy of the database; or, if events"
             f" {head.position + 1} to {state.last} are to be given up, {self._begin_again()}"
@@ -182,7 +200,7 @@ class Relay:
         subject, _, headers, data = stored_message(answer)
         (event,) = await self._log.read(connection, position - 1, 1)
         if message_hash(subject, headers, data) != event.hash:
-            raise StreamRefused(
+            raise HistoryDiffers(
                 f"Message {position} of the stream {self.stream} is not event {position} of the {self.service} log: the"
                 " database was restored from an older copy than NATS and has gone on since. Restore the database that belongs"
                 f" to the stream; or, if this database is the right one, {self._begin_again()}"

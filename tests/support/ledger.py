@@ -13,7 +13,7 @@ from shared.commands.base import Command, Reply
 from shared.errors import Conflict
 from shared.eventlog.changes import Change
 from shared.eventlog.decision import Decision
-from shared.eventlog.log import EventLog, Recorded
+from shared.eventlog.log import EventLog, Head, Recorded
 from shared.eventlog.transact import Transactor
 from shared.eventlog.vault import Vault
 from shared.events.codec import Codec, Event
@@ -108,12 +108,12 @@ def decide_take(command: Take) -> Callable[[int, None], Decision[LedgerEvent, Bo
 class Ledger:
     """The composition root that a service's app.py would be."""
 
-    def __init__(self, pool: Pool, clock: Clock | None = None) -> None:
+    def __init__(self, pool: Pool, clock: Clock | None = None, guard: Callable[[Head], None] = lambda _: None) -> None:
         self.pool = pool
         self.wakes = 0
         self.log = EventLog(CODEC, clock or SystemClock())
         self.vault = Vault(VAULT_KEY)
-        self.transactor = Transactor(pool, self.log, self.vault, project, clock or SystemClock(), self._woken)
+        self.transactor = Transactor(pool, self.log, self.vault, project, clock or SystemClock(), self._woken, guard)
 
     def _woken(self) -> None:
         self.wakes += 1

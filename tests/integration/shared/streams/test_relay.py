@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from shared.clock import SystemClock
+from shared.errors import Unavailable
 from shared.eventlog.log import EventLog, Meta
 from shared.postgres import Pool
 from shared.streams.declare import STORE_FAILED, delete_stream, ensure_stream, log_stream, stream_state
@@ -252,6 +253,30 @@ async def test_a_stream_that_is_owed_more_than_the_log_has_is_owed_what_it_has(s
     state = await stream_state(stage.nc, "LEDGER")
     assert state is not None
     assert state.due == 2
+
+
+async def test_nothing_is_decided_before_the_stream_was_looked_at_nor_while_it_differs(stage: Stage) -> None:
+    async with stage.pool.acquire() as connection:
+        empty = await stage.log.head(connection)
+    await stage.append(2)
+    async with stage.pool.acquire() as connection:
+        head = await stage.log.head(connection)
+    with pytest.raises(Unavailable, match="Nothing was done: ledger has just started"):
+        stage.relay().guard(head)
+    relay, _ = stage.start()
+    await stage.settled()
+    await until(lambda: relay.readiness().ready, "the relay to be ready")
+    relay.guard(head)
+    with pytest.raises(Unavailable, match="Nothing was done: the log ends at 0, but had reached 2"):
+        relay.guard(empty)  # a database that was replaced while the relay runs, and not yet looked at
+    await publish_batch(stage.nc, [Outgoing("ledger.events.X", b"{}", {})], expected_last_sequence=2)
+    await until(lambda: not relay.readiness().ready, "the refusal")
+    with pytest.raises(Unavailable, match=r"^Nothing was done\. The stream LEDGER ends at 3, but the log of ledger ends at 2"):
+        relay.guard(head)
+    await delete_stream(stage.nc, "LEDGER")
+    await stage.settled()
+    await until(lambda: relay.readiness().ready, "the relay to be ready")
+    relay.guard(head)
 
 
 async def test_an_event_too_big_for_nats_is_said(stage: Stage) -> None:
