@@ -164,7 +164,7 @@ async def test_a_database_from_an_older_backup_is_refused_until_it_is_replaced_o
 
     # The first way out: the newer copy.
     await put_back(stack, "newer-postgres")
-    await asyncio.to_thread(stack.start)
+    stack.begin()
     await whole(stack)
     async with Customer(stack) as owner:
         assert {"Kept", "Lost"} <= await names(owner)
@@ -172,10 +172,10 @@ async def test_a_database_from_an_older_backup_is_refused_until_it_is_replaced_o
     # The second: what the copy does not hold is given up. Which streams, the text says.
     await put_back(stack, "since-postgres", "since-jetstream")
     delete_streams(stack, "REGISTRY", "KV_apps")
-    starting = asyncio.create_task(asyncio.to_thread(stack.start))
+    stack.begin()
     await says(stack, "metering", "--rebuild")
     assert "read again" in await rebuilds.rebuild(stack.home, "metering")
-    await starting
+    await asyncio.to_thread(stack.wait)
     await whole(stack)
     async with Customer(stack) as owner:
         assert "Lost" not in await names(owner)
@@ -191,7 +191,7 @@ async def test_a_database_from_an_older_backup_is_refused_until_it_is_replaced_o
 async def test_a_usage_stream_from_an_older_backup_is_refused_until_it_is_replaced_or_begun_anew(backups: Backups) -> None:
     stack, kept, _ = backups
     await put_back(stack, "newer-postgres", "older-jetstream")
-    starting = asyncio.create_task(asyncio.to_thread(stack.start))
+    stack.begin()
     refused = (
         "The stream USAGE ends at",
         "NATS was restored from an older copy than this database",
@@ -199,14 +199,14 @@ async def test_a_usage_stream_from_an_older_backup_is_refused_until_it_is_replac
     )
     await says(stack, "metering", *refused)
     assert "NATS was restored from an older copy" in stack.output()
-    await starting
+    await quiet.until("the API was there", partial(quiet.why_not_ready, Processes(stack.home), "registry", "console"), 60)
     async with Customer(stack) as owner:
         assert await owner.used(kept.client_id) == 5, "what was counted stays counted"
         assert "Lost" in await names(owner), "a log's stream is simply continued"
     await dashboards_are_right(stack)
 
     await put_back(stack, "newer-jetstream")
-    await asyncio.to_thread(stack.start)
+    stack.begin()
     await whole(stack)
 
     await put_back(stack, "older-jetstream")
