@@ -62,6 +62,8 @@ def inbox(user: str) -> str:
     return f"_INBOX_{user}.>"
 
 
+FOLLOWED: Final = ("REGISTRY", "METERING", "ALERTS", "REVIEW", "USAGE")
+"""The streams of decided and measured facts, there or to come, that a service of somebody else's may follow."""
 ACCOUNT_INFO: Final = "$JS.API.INFO"
 
 PERMISSIONS: Final[dict[str, Permissions]] = {
@@ -116,6 +118,12 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
         publish=("usage.records.>", "usage.cloudevents"),
         subscribe=(inbox("publisher"),),
     ),
+    "follower": Permissions(
+        publish=tuple(subject for stream in FOLLOWED for subject in reads(stream)),
+        subscribe=(inbox("follower"),),
+    ),
     "operator": Permissions(publish=(">",), subscribe=(">",), responds=True),
 }
-"""By user. `publisher` is for other sources of usage than the gate; `operator` for people with the keys of the house."""
+"""By user. `publisher` is for other sources of usage than the gate; `follower` for services of the house's own that follow what
+happens: it can change nothing, but has the server deliver to where its consumers say, so its key is not for strangers;
+`operator` for people with the keys of the house."""

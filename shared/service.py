@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -158,21 +157,17 @@ class Service:
                 await start()
         except Exception as error:
             log.error("%s: cannot start: %s: %s", self.name, type(error).__name__, error, exc_info=error)  # noqa: TRY400
-            await self._give_up()
+            self._end(error)
+            return  # not raised: FastStream would be cancelled before it stops its subscribers, and the loop waits for them
         for name, task in self._background.items():
             running = asyncio.create_task(self._watched(name, task), name=f"{self.name}:{name}")
             self._tasks.append(running)
 
-    async def _give_up(self) -> None:
-        """End the process now, for the supervisor to start it again: subscribers that wait keep the event loop from ending."""
-        try:
-            async with asyncio.timeout(GRACE_S):
-                await self.resources.aclose()
-                await self.nc.close()
-        except Exception as error:
-            log.warning("%s: a connection could not be closed: %s", self.name, type(error).__name__)
-        logging.shutdown()
-        os._exit(1)
+    def _end(self, error: BaseException) -> None:
+        """Have the process stop in order and end with exit code 1, for the supervisor to start it again."""
+        self.failed = error
+        if self._server is not None:
+            self._server.should_exit = True
 
     async def _watched(self, name: str, task: BackgroundTask) -> None:
         try:
@@ -181,10 +176,8 @@ class Service:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            self.failed = error
             log.exception("%s: %s ended: %s", self.name, name, type(error).__name__)
-            if self._server is not None:
-                self._server.should_exit = True
+            self._end(error)
 
     async def _stop(self) -> None:
         self._stopping = True

@@ -34,10 +34,10 @@ class HistoryChanged(Exception):
 class Follower:
     """Keeps what `followed` applies events to as its stream says. `run` is its owner's background task.
 
-    `known` says in words what is known now. Not ready before it has applied everything that was in the stream at the start. An
-    event that it cannot read stops it for good: it is then not ready, because whatever it knows may be wrong. A stream that is
-    lost, and one that is being written again from its log, changes nothing; one with another history ends the process, to
-    start anew.
+    `known` says in words what is known now. Not ready before it has applied everything that was in the stream at the start, or
+    had to come back into it. An event that it cannot read stops it for good: it is then not ready, because whatever it knows may
+    be wrong. A stream that is lost, and one that is being written again from its log, changes nothing; one with another history
+    ends the process, to start anew.
     """
 
     def __init__(self, nc: Connected, followed: Followed, known: Callable[[], str]) -> None:
@@ -90,14 +90,17 @@ class Follower:
         await asyncio.sleep(0)
 
     async def _end_of_stream(self) -> int:
-        """The sequence of the last event now. Waits until the stream exists: without it nothing is known."""
+        """The sequence of the last event now. Waits until the stream exists: without it nothing is known.
+
+        A stream that is being written again from its log ends too early; the registry's relay notes on it how far it has to go.
+        """
         while True:
             try:
                 state = await stream_state(self._nc(), self._stream)
             except (Unavailable, ApiError):
                 state = None
             if state is not None:
-                return state.last
+                return max(state.last, state.due)
             await asyncio.sleep(ASK_AGAIN_S)
 
     async def _end_of_what_is_read(self) -> int:

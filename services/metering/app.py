@@ -154,6 +154,7 @@ def _start_deciding(service: Service, settings: MeteringSettings, catalog: Catal
     clock = SystemClock()
     log = EventLog(CODEC, clock)
     relay = Relay(SERVICE, pool, log, lambda: service.nc, settings.nats_replicas, clock)
+    log.guard = relay.guard
     limits = KvProjection(
         LIMITS_BUCKET,
         pool,

@@ -87,6 +87,7 @@ def build(settings: RegistrySettings) -> Service:
         service.resources.push_async_callback(pool.close)
         log = EventLog(CODEC, clock)
         relay = Relay(SERVICE, pool, log, lambda: service.nc, settings.nats_replicas, clock)
+        log.guard = relay.guard
         apps = KvProjection(BUCKET, pool, lambda: service.nc, kv_values, clock, all_keys=kv_keys, replicas=settings.nats_replicas)
         service.background("relay", relay.run)
         service.background("apps", apps.run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
@@ -129,10 +129,15 @@ def chain(previous: bytes, event: Recorded) -> bytes:
 
 
 class EventLog(Generic[E]):
-    """One service's log. Every method runs on the connection it is given, inside whatever transaction that has."""
+    """One service's log. Every method runs on the connection it is given, inside whatever transaction that has.
+
+    `guard` is asked with the locked head whenever something is to be decided, and raises if nothing may be: the relay's, when there
+    is one.
+    """
 
     def __init__(self, codec: Codec[E], clock: Clock) -> None:
         self.codec = codec
+        self.guard: Callable[[Head], None] = lambda _: None
         self._clock = clock
 
     async def head(self, connection: Connection) -> Head:
@@ -142,10 +147,13 @@ class EventLog(Generic[E]):
         return Head(row["position"], row["hash"])
 
     async def lock_head(self, connection: Connection) -> Head:
-        """The end of the log, kept from moving until this transaction ends: all deciding is one after the other."""
+        """The end of the log, kept from moving until this transaction ends: all deciding is one after the other. Raises what
+        the guard raises."""
         row = await connection.fetchrow(_LOCK_HEAD)
         assert row is not None, "the migration inserts the one row"
-        return Head(row["position"], row["hash"])
+        head = Head(row["position"], row["hash"])
+        self.guard(head)
+        return head
 
     async def append(
         self, connection: Connection, stream: str, expected_version: int, events: Sequence[E], meta: Meta | None = None

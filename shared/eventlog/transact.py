@@ -150,8 +150,8 @@ class Transactor(Generic[E]):
         """Decide `command` on `stream` and return its reply, which is the first one if the command was done before.
 
         `facts` reads what else the decision needs of the command's account, and of no other, in the same transaction. Raises what
-        `decide` raises; CommandReused when the id was used for something else; Unavailable when the database does not answer or
-        too many commands wait.
+        `decide` raises; CommandReused when the id was used for something else; Unavailable when the database does not answer,
+        too many commands wait, or the log's guard has nothing done.
         """
         if len(self._waiting) >= WAITING_MAX:
             raise Unavailable("Too many commands are waiting. Trying again in a moment is safe.")
@@ -241,6 +241,7 @@ class Transactor(Generic[E]):
         """Decide under the head's lock, which the transaction of `connection` has."""
         outcome = _Outcome()
         head, known, events = await self._read(connection, batch)
+        self._log.guard(head)
         fresh = self._answer_repeated(batch, known, outcome)
         if not fresh:
             return outcome

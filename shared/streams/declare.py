@@ -9,12 +9,13 @@ from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 from shared.errors import Unavailable
-from shared.streams.jetstream import STREAM_NOT_FOUND, ApiError, StreamRefused, api
+from shared.streams.jetstream import STREAM_NAME_TAKEN, STREAM_NOT_FOUND, ApiError, StreamRefused, api
 
 USAGE_SUBJECTS: Final = ("usage.records.*", "usage.cloudevents")
 DEADLETTER: Final = "DEADLETTER"
-_ONLY_AT_CREATION: Final = ("first_seq",)
-_READ_ONLY: Final = ("name", "metadata")
+_ONLY_AT_CREATION: Final = ("first_seq", "metadata")
+_READ_ONLY: Final = ("name",)
+_DUE: Final = "tollbook-due"
 _DUPLICATE_WINDOW_S: Final = 1.0
 STORE_FAILED: Final = 10049
 """Seen for a moment after a stream of the same name was deleted; otherwise a disk that is full or broken."""
@@ -29,6 +30,8 @@ class StreamState(msgspec.Struct, frozen=True):
     created: str
     may_begin_later: bool = False
     """Its configuration lets the oldest messages go, or has it begin above 1, so that a first sequence above 1 is no loss."""
+    due: int = 0
+    """How far the log reached when it was last begun to be written here again: before that, the stream's end is not the log's."""
 
     @property
     def whole(self) -> bool:
@@ -41,10 +44,11 @@ def log_name(service: str) -> str:
     return service.upper()
 
 
-def log_stream(service: str, replicas: int = 1) -> StreamConfig:
-    """The stream of a service's decided facts: nothing ages, nothing can be deleted."""
+def log_stream(service: str, replicas: int = 1, due: int = 0) -> StreamConfig:
+    """The stream of a service's decided facts: nothing ages, nothing can be deleted. `due` (if it is made new): the log's end."""
     config = _base(log_name(service), [f"{service}.events.>"], replicas)
     config.deny_delete = config.deny_purge = True
+    config.metadata = {_DUE: str(due)}
     return config
 
 
@@ -76,6 +80,19 @@ def kv_stream(bucket: str, replicas: int = 1, first_seq: int | None = None) -> S
     config.deny_delete = True
     config.first_seq = first_seq
     return config
+
+
+async def kv_keys(nc: Client, bucket: str) -> set[str]:
+    """Every key that the bucket has a message for, deleted ones too. Raises Unavailable."""
+    prefix = f"$KV.{bucket}."
+    found: set[str] = set()
+    while True:
+        asked = {"subjects_filter": f"{prefix}>", "offset": len(found)}
+        answer = await api(nc, f"STREAM.INFO.{kv_name(bucket)}", asked)
+        page = answer["state"].get("subjects") or {}
+        found.update(subject.removeprefix(prefix) for subject in page)
+        if not page or len(found) >= answer.get("total", 0):
+            return found
 
 
 def _base(name: str, subjects: list[str], replicas: int) -> StreamConfig:
@@ -111,7 +128,8 @@ def _state(answer: dict[str, Any]) -> StreamState:
         or config.get("max_msgs_per_subject", -1) > 0
         or config.get("first_seq", 0) > 1
     )
-    return StreamState(state["first_seq"], state["last_seq"], state["messages"], answer["created"], may_begin_later)
+    due = int(config.get("metadata", {}).get(_DUE, 0))
+    return StreamState(state["first_seq"], state["last_seq"], state["messages"], answer["created"], may_begin_later, due)
 
 
 async def ensure_stream(nc: Client, config: StreamConfig) -> StreamState:
@@ -126,7 +144,10 @@ async def ensure_stream(nc: Client, config: StreamConfig) -> StreamState:
     except ApiError as error:
         if error.err_code != STREAM_NOT_FOUND:
             raise
-        return await _create(nc, wanted)
+        made = await _create(nc, wanted)
+        if made is not None:
+            return made
+        answer = await api(nc, f"STREAM.INFO.{name}")
     existing = answer["config"]
     changed = [
         key
@@ -146,15 +167,25 @@ async def ensure_stream(nc: Client, config: StreamConfig) -> StreamState:
         ) from error
 
 
+async def set_due(nc: Client, name: str, due: int) -> StreamState:
+    """Note on the stream that it ends too early until it holds `due` messages. Raises Unavailable, or ApiError."""
+    existing = (await api(nc, f"STREAM.INFO.{name}"))["config"]
+    noted = {**existing, "metadata": {**existing.get("metadata", {}), _DUE: str(due)}}
+    return _state(await api(nc, f"STREAM.UPDATE.{name}", noted))
+
+
 def _absent(value: Any) -> Any:
     """What a setting that the server leaves out of its answer is equal to."""
     return False if isinstance(value, bool) else 0 if isinstance(value, int) else None
 
 
-async def _create(nc: Client, wanted: dict[str, Any]) -> StreamState:
+async def _create(nc: Client, wanted: dict[str, Any]) -> StreamState | None:
+    """The new stream's state; None when another has just made it, with what is chosen at creation chosen otherwise."""
     try:
         return _state(await api(nc, f"STREAM.CREATE.{wanted['name']}", wanted))
     except ApiError as error:
+        if error.err_code == STREAM_NAME_TAKEN:
+            return None
         if error.err_code == STORE_FAILED:
             raise Unavailable(f"nats-server could not make the stream {wanted['name']}: {error.description}.") from error
         raise StreamRefused(

@@ -20,6 +20,7 @@ TIMEOUT_S: Final = 5.0
 TEMPORARY: Final = 503
 """The class of refusals that say nothing about what was asked, only that JetStream cannot do it now."""
 STREAM_NOT_FOUND: Final = 10059
+STREAM_NAME_TAKEN: Final = 10058
 MESSAGE_NOT_FOUND: Final = 10037
 CONSUMER_NOT_FOUND: Final = 10014
 WRONG_LAST_SEQUENCE: Final = (10071, 10164)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from shared.clock import Clock
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
-from shared.streams.declare import ensure_stream, kv_stream
+from shared.streams.declare import ensure_stream, kv_keys, kv_stream
 from shared.streams.jetstream import Connected
 from shared.streams.marks import mark_dirty as mark_dirty
 from shared.streams.passing import may_pass
@@ -46,10 +46,13 @@ _CLEAN: Final = """
         SELECT d.ctid FROM unwaited, kv_dirty AS d JOIN unnest($2::text[], $3::bigint[]) AS w(key, token) USING (key, token)
         WHERE d.bucket = $1 FOR UPDATE OF d SKIP LOCKED))
 """
-_KNOWN: Final = "SELECT incarnation FROM kv_bucket WHERE bucket = $1"
+_KNOWN: Final = "SELECT incarnation, written FROM kv_bucket WHERE bucket = $1 FOR UPDATE"
 _REMEMBER: Final = """
-    INSERT INTO kv_bucket (bucket, incarnation) VALUES ($1, $2)
-    ON CONFLICT (bucket) DO UPDATE SET incarnation = excluded.incarnation
+    INSERT INTO kv_bucket (bucket, incarnation, written) VALUES ($1, $2, $3)
+    ON CONFLICT (bucket) DO UPDATE SET incarnation = excluded.incarnation, written = excluded.written
+"""
+_WRITTEN: Final = """
+    UPDATE kv_bucket SET written = greatest(written, $3) WHERE bucket = $1 AND incarnation = $2 RETURNING written
 """
 
 
@@ -91,7 +94,8 @@ class KvProjection:
         self._replicas = replicas
         self._busy = busy
         self._woken = asyncio.Event()
-        self._incarnation = ""
+        self._known = ("", -1)
+        self._written = 0
         self._trouble = "not started yet"
 
     def wake(self) -> None:
@@ -142,15 +146,25 @@ class KvProjection:
         # A bucket that is made again begins above every sequence that the lost one can have had, so that a batch meant for the
         # lost one never fits the new one.
         first_seq = int(self._clock.now().timestamp() * 1000)
-        state = await ensure_stream(self._nc(), kv_stream(self.bucket, self._replicas, first_seq))
-        if state.created != self._incarnation:
-            async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
-                if await connection.fetchval(_KNOWN, self.bucket) != state.created:
-                    if self._all_keys is not None:
-                        await connection.execute(_MARK_ALL, self.bucket, await self._all_keys(connection))
-                    await connection.execute(_REMEMBER, self.bucket, state.created)
-            self._incarnation = state.created
+        nc, config = self._nc(), kv_stream(self.bucket, self._replicas, first_seq)
+        state = await ensure_stream(nc, config)
+        # A NATS that was restored from an older copy was started anew: whoever is connected to it is so once more.
+        if (state.created, nc.stats["reconnects"]) == self._known and state.last >= self._written:
+            return state.last
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
+            row = await connection.fetchrow(_KNOWN, self.bucket)
+            state = await ensure_stream(nc, config)  # again: what is known to have been written is in it by now
+            if row is None or row["incarnation"] != state.created or state.last < row["written"]:
+                await self._mark_all(connection)
+                await connection.execute(_REMEMBER, self.bucket, state.created, state.last)
+        self._known, self._written = (state.created, nc.stats["reconnects"]), state.last
         return state.last
+
+    async def _mark_all(self, connection: Connection) -> None:
+        """Have every key written again: those that the bucket should hold, and those that it holds and should not."""
+        if self._all_keys is not None:
+            held = await kv_keys(self._nc(), self.bucket)
+            await connection.execute(_MARK_ALL, self.bucket, sorted(held.union(await self._all_keys(connection))))
 
     async def write_dirty(self) -> int:
         """Write every key that is marked, in their order, each at most once; how many keys that were.
@@ -173,6 +187,8 @@ class KvProjection:
                 continue  # another writer was faster: its values may be newer than these
             written = list(dirty.tokens.items())[: len(batch)]
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+                # Remembered first: a crash in between leaves the keys marked, never a bucket that is thought to be shorter.
+                self._written = await connection.fetchval(_WRITTEN, self.bucket, self._known[0], last_sequence) or self._written
                 await connection.execute(_CLEAN, self.bucket, [key for key, _ in written], [token for _, token in written])
             wrote += len(batch)
             done = written[-1][0]

@@ -9,11 +9,12 @@ from typing import Any, Final
 import msgspec
 
 from shared.clock import Clock
+from shared.errors import Unavailable
 from shared.eventlog.log import EventLog, Head, Meta, Recorded
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
 from shared.streams.cloudevents import cloudevent_headers
-from shared.streams.declare import StreamState, delete_stream, ensure_stream, log_name, log_stream, stream_state
+from shared.streams.declare import StreamState, delete_stream, ensure_stream, log_name, log_stream, set_due, stream_state
 from shared.streams.jetstream import Connected, StreamRefused, api, stored_message
 from shared.streams.message import message_hash
 from shared.streams.passing import may_pass
@@ -28,7 +29,12 @@ CHECK_S: Final = 1.0
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
+AGAIN: Final = "Repeating the same command id in a moment is safe."
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('tollbook relay ' || current_schema(), 0))"
+
+
+class HistoryDiffers(StreamRefused):
+    """The stream holds what the log does not: one of the two is a copy of another moment."""
 
 
 class Relay:
@@ -53,6 +59,8 @@ class Relay:
         self._trouble = "not started yet"
         self._reconnects = -1
         self._checked_at = 0.0
+        self._looked = False
+        self._differs = ""
 
     def wake(self) -> None:
         """Something was committed: relay it now, not at the next poll. Call it from the event loop's thread."""
@@ -61,6 +69,15 @@ class Relay:
     def readiness(self) -> Readiness:
         """Ready while the stream follows the log; the lag is in events."""
         return Readiness(not self._trouble, self._trouble, {self.stream: max(0, self._head - self.relayed)})
+
+    def guard(self, head: Head) -> None:
+        """Raise Unavailable if nothing may be decided on a log that ends at `head`, for it would be lost with that log."""
+        if self._differs:
+            raise Unavailable(f"Nothing was done. {self._differs}")
+        if not self._looked:
+            raise Unavailable(f"Nothing was done: {self.service} has just started and not yet looked at {self.stream}. {AGAIN}")
+        if head.position < self.relayed:
+            raise Unavailable(f"Nothing was done: the log ends at {head.position}, but had reached {self.relayed}. {AGAIN}")
 
     async def run(self) -> None:
         """Relay until cancelled. Failures are said in `readiness` and tried again for ever, with back-off."""
@@ -80,6 +97,8 @@ class Relay:
 
     def _report(self, error: Exception) -> None:
         said = str(error) or type(error).__name__
+        if isinstance(error, HistoryDiffers):
+            self._differs = said
         if said != self._trouble:
             expected = isinstance(error, StreamRefused) or may_pass(error)
             log.error("relay of %s: %s", self.stream, said, exc_info=None if expected else error)
@@ -148,19 +167,25 @@ class Relay:
         """Make sure that the stream holds the beginning of the log and nothing else; how much of it. Raises StreamRefused."""
         nc = self._nc()
         self._reconnects = nc.stats["reconnects"]
-        state = await ensure_stream(nc, log_stream(self.service, self._replicas))
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            due = (await self._log.head(connection)).position
+        state = await ensure_stream(nc, log_stream(self.service, self._replicas, due))
         # The log is read after the stream: it only grows, so a stream that is ahead of it now has always been.
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             head = await self._log.head(connection)
             if state.last > head.position:
                 raise self._ahead(state, head)
             if not state.whole:
-                state = await self._begin_anew(connection)
+                state = await self._begin_anew(connection, head)
             await self._compare(connection, state.last)
+        lost_its_end = state.last < (self.relayed if self._looked else head.position)
+        if state.due > head.position or (lost_its_end and state.due < head.position):
+            await set_due(nc, self.stream, head.position)  # so that nobody takes the present end for the log's
+        self._looked, self._differs = True, ""
         return state.last
 
-    def _ahead(self, state: StreamState, head: Head) -> StreamRefused:
-        return StreamRefused(
+    def _ahead(self, state: StreamState, head: Head) -> HistoryDiffers:
+        return HistoryDiffers(
             f"The stream {self.stream} ends at {state.last}, but the log of {self.service} ends at {head.position}: the database"
             " was restored from an older copy than NATS. Restore the newer copy of the database; or, if events"
             f" {head.position + 1} to {state.last} are to be given up, {self._begin_again()}"
@@ -180,13 +205,13 @@ class Relay:
         subject, _, headers, data = stored_message(answer)
         (event,) = await self._log.read(connection, position - 1, 1)
         if message_hash(subject, headers, data) != event.hash:
-            raise StreamRefused(
+            raise HistoryDiffers(
                 f"Message {position} of the stream {self.stream} is not event {position} of the {self.service} log: the"
                 " database was restored from an older copy than NATS and has gone on since. Restore the database that belongs"
                 f" to the stream; or, if this database is the right one, {self._begin_again()}"
             )
 
-    async def _begin_anew(self, connection: Connection) -> StreamState:
+    async def _begin_anew(self, connection: Connection, head: Head) -> StreamState:
         """Replace a stream that has lost messages by an empty one: its sequences cannot be set back in any other way.
 
         One relay at a time, and only after a second look: another may have done it and be writing already.
@@ -205,4 +230,4 @@ class Relay:
                     state.last,
                 )
                 await delete_stream(self._nc(), self.stream)
-            return await ensure_stream(self._nc(), log_stream(self.service, self._replicas))
+            return await ensure_stream(self._nc(), log_stream(self.service, self._replicas, head.position))

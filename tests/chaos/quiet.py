@@ -55,7 +55,12 @@ async def all_ready(processes: Processes) -> str:
     for name in TARGETS:
         if processes.find(name) is None:
             return f"{name} does not run"
-    for service in SERVICES:
+    return await why_not_ready(processes, *SERVICES)
+
+
+async def why_not_ready(processes: Processes, *services: str) -> str:
+    """Which of the services is not ready, and why."""
+    for service in services:
         ready, why = await readiness(processes, service)
         if not ready:
             return f"{service}: {why}"

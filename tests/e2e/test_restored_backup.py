@@ -7,26 +7,94 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from typing import NamedTuple
 
+import asyncpg
 import pytest
 
 from tests.chaos import quiet, rebuilds
 from tests.chaos.faults import Processes
+from tests.chaos.usage_load import connect
 from tests.support.stack import Customer, StackProcess
+
+DATA = ("postgres", "jetstream")
+
+
+class App(NamedTuple):
+    """An application and its credentials."""
+
+    client_id: str
+    secret: str
+
+
+class Backups(NamedTuple):
+    """A stopped stack, whose folder has the data of two moments: `older`, and `newer`, which is all that happened.
+
+    `kept` was called once before the older copy, and 4 times after it; `lost` was registered, and called once, after it.
+    """
+
+    stack: StackProcess
+    kept: App
+    lost: App
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backups]:
+    stack = StackProcess(tmp_path_factory.mktemp("backups") / "home")
+    try:
+        stack.start()
+        kept = asyncio.run(before(stack))
+        stack.stop()
+        keep_as(stack, "older")
+        stack.start()
+        lost = asyncio.run(after(stack, kept))
+        stack.stop()
+        keep_as(stack, "newer")
+        yield Backups(stack, kept, lost)
+    finally:
+        stack.stop()
+
+
+async def before(stack: StackProcess) -> App:
+    """What the older copy has."""
+    async with Customer(stack) as owner:
+        kept = App(*await owner.register("Kept"))
+        assert (await owner.call(*kept)).status_code == 200
+        await owner.wait_used(kept.client_id, 1, 10)
+    return kept
+
+
+async def after(stack: StackProcess, kept: App) -> App:
+    """What happens then."""
+    async with Customer(stack) as owner:
+        lost = App(*await owner.register("Lost"))
+        for app in (kept, kept, lost, kept, kept):
+            assert (await owner.call(*app)).status_code == 200
+        await owner.wait_used(kept.client_id, 5, 10)
+        await owner.wait_used(lost.client_id, 1, 10)
+    return lost
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[StackProcess]:
-    process = StackProcess(tmp_path / "home")
-    yield process.start()
-    process.stop()
+def backups(made: Backups) -> Iterator[Backups]:
+    """What a test puts back is its own choice; it leaves the stack stopped."""
+    yield made
+    made.stack.stop()
 
 
-def put_back(stack: StackProcess, copy: str, name: str) -> None:
-    """Have the folder `name` as `copy` holds it; both stay."""
-    shutil.rmtree(stack.home / name, ignore_errors=True)
-    shutil.copytree(stack.home / copy, stack.home / name)
+def keep_as(stack: StackProcess, moment: str) -> None:
+    """Copy the data of the stopped stack, to be put back as `<moment>-<folder>`."""
+    for name in DATA:
+        shutil.copytree(stack.home / name, stack.home / f"{moment}-{name}")
+
+
+async def put_back(stack: StackProcess, *copies: str) -> None:
+    """Stop the stack, and have its data as these copies hold it (`older-postgres`: the folder `postgres`)."""
+    await asyncio.to_thread(stack.stop)
+    for copy in copies:
+        name = copy.partition("-")[2]
+        shutil.rmtree(stack.home / name)
+        shutil.copytree(stack.home / copy, stack.home / name)
 
 
 def delete_streams(stack: StackProcess, *names: str) -> None:
@@ -38,8 +106,9 @@ def delete_streams(stack: StackProcess, *names: str) -> None:
             shutil.rmtree(folder)
 
 
-async def says(processes: Processes, service: str, *words: str) -> str:
+async def says(stack: StackProcess, service: str, *words: str) -> str:
     """Wait until the service's /readyz says these words; all that it says."""
+    processes = Processes(stack.home)
 
     async def missing() -> str:
         ready, why = await quiet.readiness(processes, service)
@@ -49,103 +118,102 @@ async def says(processes: Processes, service: str, *words: str) -> str:
     return (await quiet.readiness(processes, service))[1]
 
 
-async def whole(processes: Processes) -> None:
-    await quiet.until("all was ready", partial(quiet.all_ready, processes), 60)
+async def whole(stack: StackProcess) -> None:
+    await quiet.until("all was ready", partial(quiet.all_ready, Processes(stack.home)), 60)
 
 
-async def names(stack: StackProcess) -> set[str]:
-    async with Customer(stack) as owner:
-        answer = await owner.http.get("/v1/apps")
-        assert answer.status_code == 200, answer.text
-        return {app["name"] for app in answer.json()["apps"]}
+async def dashboards_are_right(stack: StackProcess) -> None:
+    """Wait until the bucket of applications is what the registry's table says."""
+    database = await asyncpg.connect(stack.ready["postgres_dsn"], timeout=20)
+    seed = (stack.home / "secrets" / "nats-operator").read_text().strip()
+    operator = await connect(stack.ready["nats_url"], "operator", seed)
+
+    async def differs() -> str:
+        return "; ".join(await rebuilds.bucket_of_apps(database, operator))
+
+    try:
+        await quiet.until("the dashboards were written again", differs, 10)
+    finally:
+        await operator.close()
+        await database.close()
 
 
-async def stopped_and_started(stack: StackProcess, *changes: partial[None]) -> None:
-    await asyncio.to_thread(stack.stop)
-    for change in changes:
-        await asyncio.to_thread(change)
-    await asyncio.to_thread(stack.start)
+async def names(owner: Customer) -> set[str]:
+    answer = await owner.http.get("/v1/apps")
+    assert answer.status_code == 200, answer.text
+    return {app["name"] for app in answer.json()["apps"]}
 
 
 @pytest.mark.timeout(300)
-async def test_a_database_from_an_older_backup_is_refused_until_it_is_replaced_or_the_rest_is_given_up(
-    stack: StackProcess,
-) -> None:
-    processes = Processes(stack.home)
-    async with Customer(stack) as owner:
-        kept, secret = await owner.register("Kept")
-        assert (await owner.call(kept, secret)).status_code == 200
-        await owner.wait_used(kept, 1, 10)
-    await stopped_and_started(stack, partial(shutil.copytree, stack.home / "postgres", stack.home / "older"))
-    async with Customer(stack) as owner:
-        lost, lost_secret = await owner.register("Lost")
-        for key in ((kept, secret), (lost, lost_secret)):
-            assert (await owner.call(*key)).status_code == 200
-        await owner.wait_used(lost, 1, 10)
-    older = partial(put_back, stack, "older", "postgres")
-    await stopped_and_started(stack, partial(shutil.copytree, stack.home / "postgres", stack.home / "newer"), older)
-    why = await says(processes, "registry", "restored from an older copy than NATS", "Restore the newer copy of the database")
+async def test_a_database_from_an_older_backup_is_refused_until_it_is_replaced_or_the_rest_is_given_up(backups: Backups) -> None:
+    stack, kept, lost = backups
+    await put_back(stack, "older-postgres", "newer-jetstream")
+    await asyncio.to_thread(stack.start)
+    why = await says(stack, "registry", "restored from an older copy than NATS", "Restore the newer copy of the database")
+    assert "delete the stream REGISTRY and the KV buckets of registry" in why
     assert "relay of REGISTRY: The stream REGISTRY ends at" in stack.output()
     assert "registry is not ready, the others are not kept waiting" in stack.output()
     async with Customer(stack) as owner:
-        assert (await owner.call(kept, secret)).status_code == 200, "calls go on meanwhile"
-
-    assert "delete the stream REGISTRY and the KV buckets of registry" in why
+        assert (await owner.call(*kept)).status_code == 200, "calls go on meanwhile"
+        refused = await owner.http.post("/v1/apps", json={"name": "In vain", "services": ["csr"], "environments": {}})
+        assert refused.status_code == 503
+        assert refused.json()["detail"].startswith("Nothing was done. The stream REGISTRY ends at")
+        assert {"Kept"} == await names(owner) & {"Kept", "Lost", "In vain"}, "queries are answered"
+    await asyncio.to_thread(stack.stop)
+    keep_as(stack, "since")
 
     # The first way out: the newer copy.
-    newer = partial(put_back, stack, "newer", "postgres")
-    await stopped_and_started(stack, *(partial(put_back, stack, name, f"as-{name}") for name in ("postgres", "jetstream")), newer)
-    await whole(processes)
-    assert {"Kept", "Lost"} <= await names(stack)
+    await put_back(stack, "newer-postgres")
+    stack.begin()
+    await whole(stack)
+    async with Customer(stack) as owner:
+        assert {"Kept", "Lost"} <= await names(owner)
 
     # The second: what the copy does not hold is given up. Which streams, the text says.
-    back = [partial(put_back, stack, f"as-{name}", name) for name in ("postgres", "jetstream")]
-    await stopped_and_started(stack, *back, partial(delete_streams, stack, "REGISTRY", "KV_apps"))
-    await says(processes, "metering", "--rebuild")
+    await put_back(stack, "since-postgres", "since-jetstream")
+    delete_streams(stack, "REGISTRY", "KV_apps")
+    stack.begin()
+    await says(stack, "metering", "--rebuild")
     assert "read again" in await rebuilds.rebuild(stack.home, "metering")
-    await whole(processes)
-    assert "Lost" not in await names(stack)
+    await asyncio.to_thread(stack.wait)
+    await whole(stack)
     async with Customer(stack) as owner:
-        assert (await owner.call(lost, lost_secret)).status_code == 401
-        new, new_secret = await owner.register("New")
-        assert (await owner.call(new, new_secret)).status_code == 200
-        await owner.wait_used(new, 1, 10)
-        used = await owner.used(kept)
-        assert used == 3, "every call of what was kept is counted, also from after the backup"
+        assert "Lost" not in await names(owner)
+        assert (await owner.call(*lost)).status_code == 401
+        new = App(*await owner.register("New"))
+        assert (await owner.call(*new)).status_code == 200
+        await owner.wait_used(new.client_id, 1, 10)
+        used = await owner.used(kept.client_id)
+        assert used == 6, "every call of what was kept is counted, also from after the backup"
 
 
 @pytest.mark.timeout(300)
-async def test_a_usage_stream_from_an_older_backup_is_refused_until_it_is_replaced_or_begun_anew(stack: StackProcess) -> None:
-    processes = Processes(stack.home)
-    async with Customer(stack) as owner:
-        client_id, secret = await owner.register("Caller")
-        assert (await owner.call(client_id, secret)).status_code == 200
-        await owner.wait_used(client_id, 1, 10)
-    await stopped_and_started(stack, partial(shutil.copytree, stack.home / "jetstream", stack.home / "older"))
-    async with Customer(stack) as owner:
-        await owner.register("Later")
-        for _ in range(4):
-            assert (await owner.call(client_id, secret)).status_code == 200
-        await owner.wait_used(client_id, 5, 10)
-    older = partial(put_back, stack, "older", "jetstream")
-    await stopped_and_started(stack, partial(shutil.copytree, stack.home / "jetstream", stack.home / "newer"), older)
+async def test_a_usage_stream_from_an_older_backup_is_refused_until_it_is_replaced_or_begun_anew(backups: Backups) -> None:
+    stack, kept, _ = backups
+    await put_back(stack, "newer-postgres", "older-jetstream")
+    stack.begin()
     refused = (
         "The stream USAGE ends at",
         "NATS was restored from an older copy than this database",
         "begins again above what was counted",
     )
-    await says(processes, "metering", *refused)
+    await says(stack, "metering", *refused)
     assert "NATS was restored from an older copy" in stack.output()
+    await quiet.until("the API was there", partial(quiet.why_not_ready, Processes(stack.home), "registry", "console"), 60)
     async with Customer(stack) as owner:
-        assert await owner.used(client_id) == 5, "what was counted stays counted"
-        assert "Later" in await names(stack), "a log's stream is simply continued"
+        assert await owner.used(kept.client_id) == 5, "what was counted stays counted"
+        assert "Lost" in await names(owner), "a log's stream is simply continued"
+    await dashboards_are_right(stack)
 
-    await stopped_and_started(stack, partial(put_back, stack, "newer", "jetstream"))
-    await whole(processes)
+    await put_back(stack, "newer-jetstream")
+    stack.begin()
+    await whole(stack)
 
-    await stopped_and_started(stack, older, partial(delete_streams, stack, "USAGE"))
-    await whole(processes)
+    await put_back(stack, "older-jetstream")
+    delete_streams(stack, "USAGE")
+    await asyncio.to_thread(stack.start)
+    await whole(stack)
     async with Customer(stack) as owner:
-        assert await owner.used(client_id) == 5
-        assert (await owner.call(client_id, secret)).status_code == 200
-        await owner.wait_used(client_id, 6, 10)
+        assert await owner.used(kept.client_id) == 5
+        assert (await owner.call(*kept)).status_code == 200
+        await owner.wait_used(kept.client_id, 6, 10)

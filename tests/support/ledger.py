@@ -13,7 +13,7 @@ from shared.commands.base import Command, Reply
 from shared.errors import Conflict
 from shared.eventlog.changes import Change
 from shared.eventlog.decision import Decision
-from shared.eventlog.log import EventLog, Placed
+from shared.eventlog.log import EventLog, Head, Placed
 from shared.eventlog.transact import Transactor
 from shared.eventlog.vault import Vault
 from shared.events.codec import Codec, Event
@@ -108,10 +108,11 @@ def decide_take(command: Take) -> Callable[[int, None], Decision[LedgerEvent, Bo
 class Ledger:
     """The composition root that a service's app.py would be."""
 
-    def __init__(self, pool: Pool, clock: Clock | None = None) -> None:
+    def __init__(self, pool: Pool, clock: Clock | None = None, guard: Callable[[Head], None] = lambda _: None) -> None:
         self.pool = pool
         self.wakes = 0
         self.log = EventLog(CODEC, clock or SystemClock())
+        self.log.guard = guard
         self.vault = Vault(VAULT_KEY)
         self.transactor = Transactor(pool, self.log, self.vault, project, clock or SystemClock(), self._woken)
 

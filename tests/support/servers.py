@@ -102,8 +102,9 @@ class NatsProcess(ServerProcess):
     def __init__(self, folder: Path) -> None:
         port = free_port()
         self.url = f"nats://127.0.0.1:{port}"
+        self.store = folder / "jetstream"
         config = folder / "nats.conf"
-        config.write_text(nats_server.plain_config(port, folder / "jetstream"), "utf-8")
+        config.write_text(nats_server.plain_config(port, self.store), "utf-8")
         super().__init__(nats_server.program(config), lambda: nats_server.answers(port), folder / "nats.log")
 
 

@@ -41,21 +41,30 @@ class StackProcess:
         self._env = clean | {f"TOLLBOOK_{name.upper()}_PORT": str(port) for name, port in asked.items()}
         self._env["TOLLBOOK_HOME"] = str(home)
         self.process: subprocess.Popen[bytes] | None = None
+        self._ready: dict[str, Any] = {}
         self.log = home.with_name(f"{home.name}.log")
 
     def start(self) -> StackProcess:
-        """Start it and wait until ready.json is there (not the one of a stack that was killed)."""
+        """Start it and wait until it is ready."""
+        self.begin()
+        return self.wait()
+
+    def wait(self) -> StackProcess:
+        """Wait until ready.json is there: whatever can be ready is, and the proxy answers."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not (self.home / "ready.json").exists():
+            if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the stack did not start:\n{self.output()[-6000:]}")
+            time.sleep(0.05)
+        return self
+
+    def begin(self) -> None:
+        """Start it and do not wait. The ready.json of a stack that was killed is gone."""
         (self.home / "ready.json").unlink(missing_ok=True)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*self._before, sys.executable, "-m", "deploy"], cwd=ROOT, env=self._env, stdout=output, stderr=subprocess.STDOUT
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not (self.home / "ready.json").exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the stack did not start:\n{self.output()[-6000:]}")
-            time.sleep(0.05)
-        return self
 
     def stop(self) -> int:
         """Ctrl-C; the exit code."""
@@ -81,8 +90,11 @@ class StackProcess:
 
     @property
     def ready(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.home / "ready.json").read_text())
-        return content
+        """What ready.json says; while it is not there, what it said last: addresses and tokens stay."""
+        if (self.home / "ready.json").exists():
+            self._ready = json.loads((self.home / "ready.json").read_text())
+        assert self._ready, "it was never ready"
+        return self._ready
 
     def output(self) -> str:
         return self.log.read_text("utf-8", errors="replace")

@@ -114,6 +114,20 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         ("publisher", "registry.commands.RegisterApp"),
         ("publisher", "registry.events.AppRegistered"),
         ("publisher", "$JS.API.STREAM.INFO.USAGE"),
+        ("follower", "registry.events.AppRegistered"),
+        ("follower", "registry.commands.RegisterApp"),
+        ("follower", "registry.queries.GetAuthentication"),
+        ("follower", "usage.records.1"),
+        ("follower", "usage.cloudevents"),
+        ("follower", "deadletter.usage"),
+        ("follower", "$KV.apps.demo.x"),
+        ("follower", "$JS.API.STREAM.CREATE.REGISTRY"),
+        ("follower", "$JS.API.STREAM.UPDATE.REGISTRY"),
+        ("follower", "$JS.API.STREAM.PURGE.USAGE"),
+        ("follower", "$JS.API.STREAM.DELETE.USAGE"),
+        ("follower", "$JS.API.STREAM.MSG.DELETE.USAGE"),
+        ("follower", "$JS.API.STREAM.MSG.GET.KV_apps"),
+        ("follower", "$JS.API.CONSUMER.CREATE.DEADLETTER"),
     ],
 )
 async def test_what_a_user_has_no_business_with_is_refused(guarded: Guarded, user: str, subject: str) -> None:
@@ -138,6 +152,9 @@ async def test_what_a_user_has_no_business_with_is_refused(guarded: Guarded, use
         ("console", "metering.queries.GetUsage"),
         ("publisher", "usage.cloudevents"),
         ("publisher", "usage.records.3"),
+        ("follower", "$JS.API.STREAM.INFO.REGISTRY"),
+        ("follower", "$JS.API.CONSUMER.CREATE.ALERTS"),
+        ("follower", "$JS.API.CONSUMER.MSG.NEXT.METERING.mine"),
         ("operator", "registry.events.AppRegistered"),
     ],
 )
@@ -179,6 +196,28 @@ async def test_each_owner_declares_its_streams_and_the_gate_reads_the_registrys(
         heard = await gate.jetstream().subscribe("registry.events.>", stream="REGISTRY", ordered_consumer=True)
         assert (await heard.next_msg(timeout=5)).data == b"1"
         await heard.unsubscribe()
+
+
+@pytest.mark.parametrize(("stream", "subject"), [("REGISTRY", "registry.events.X"), ("USAGE", "usage.cloudevents")])
+async def test_a_follower_reads_each_stream_from_its_first_message(guarded: Guarded, stream: str, subject: str) -> None:
+    async with guarded.user("operator") as operator, guarded.user("follower") as follower:
+        if stream in await names(operator):
+            await operator.jetstream().delete_stream(stream)
+        await operator.jetstream().add_stream(name=stream, subjects=[subject.replace("X", ">")])
+        for data in (b"1", b"2"):
+            await operator.jetstream().publish(subject, data)
+        ordered = await follower.jetstream().subscribe(">", stream=stream, ordered_consumer=True)
+        assert [(await ordered.next_msg(timeout=5)).data for _ in range(2)] == [b"1", b"2"]
+        await ordered.unsubscribe()
+        pulling = await follower.jetstream().pull_subscribe(">", stream=stream, durable="mine")
+        for message in await pulling.fetch(2, timeout=5):
+            await message.ack_sync()
+        assert (await pulling.consumer_info()).ack_floor.stream_seq == 2
+        await operator.jetstream().delete_stream(stream)
+
+
+async def names(nc: Client) -> list[str]:
+    return [info.config.name or "" for info in await nc.jetstream().streams_info()]
 
 
 @pytest.mark.parametrize("options", ["{}", '{"auth_token": "guessed"}', '{"user": "registry", "pass": "guessed"}'])

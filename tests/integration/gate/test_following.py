@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from shared.events.registry import AccountOpened, AppDeleted, TermsAccepted
 from shared.events.usage import UsageBatch
-from shared.streams.declare import delete_stream, ensure_stream, log_stream, usage_stream
+from shared.streams.declare import delete_stream, ensure_stream, log_stream, set_due, usage_stream
 from tests.support.gates import Gate, Registry, declare, running_gate, until
 
 
@@ -67,6 +67,34 @@ async def test_a_stream_that_is_lost_and_written_again(gate: Gate, registry: Reg
     await until(lambda: _passes(gate, later), "the gate to go on")
     assert (await gate.call(issued)).status_code == 200
     await until(gate.ready, "the gate to be ready")
+
+
+async def test_a_stream_that_is_being_written_again_is_not_taken_for_the_whole(nats_url: str, nc: Client) -> None:
+    await ensure_stream(nc, usage_stream())
+    await ensure_stream(nc, log_stream("registry", due=3))
+    registry = Registry(nc)
+    await registry.registers()
+    await registry.registers()
+    async with running_gate(nats_url, await_ready=False) as gate:
+
+        async def has_read_what_there_is() -> bool:
+            part = (await gate.http.get("/readyz")).json()["parts"]["registry"]
+            return bool(part["detail"] == "at event 2 of 3")
+
+        await until(has_read_what_there_is, "the gate to read what there is")
+        last = await registry.registers()
+        await until(gate.ready, "the gate to be ready")
+        assert (await gate.call(last)).status_code == 200
+
+
+async def test_a_gate_hears_that_it_waits_for_what_will_not_come(nats_url: str, nc: Client) -> None:
+    await ensure_stream(nc, usage_stream())
+    await ensure_stream(nc, log_stream("registry", due=3))
+    issued = await Registry(nc).registers()
+    async with running_gate(nats_url, await_ready=False) as gate:
+        await set_due(nc, "REGISTRY", 1)
+        await until(gate.ready, "the gate to be ready")
+        assert (await gate.call(issued)).status_code == 200
 
 
 async def test_a_stream_with_another_history_ends_the_process(gate: Gate, registry: Registry, nc: Client) -> None:

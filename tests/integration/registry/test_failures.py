@@ -12,6 +12,8 @@ from deploy.servers.roles import ServiceDsn
 from shared.commands.registry import AccountView, AppPage, GetAccount, ListApps
 from shared.errors import Unavailable
 from shared.ids import new_id
+from shared.streams.declare import delete_stream, stream_state
+from tests.support.crashes import until
 from tests.support.registry_process import Customer, RegistryProcess
 from tests.support.servers import PostgresDatabase, PostgresProcess
 
@@ -72,3 +74,44 @@ async def test_two_registries_share_the_work(
         assert len((await customer.ask(ListApps, AppPage)).apps) == 16
     finally:
         second.kill()
+
+
+async def test_a_registry_whose_stream_is_ahead_of_its_log_decides_nothing(
+    customer: Customer, registry: RegistryProcess, nc: Client
+) -> None:
+    """As after the database was restored from an older backup: what it decided now would be lost with it."""
+    issued = await customer.register()
+    await until(lambda: _ends_at(nc, 3), "the stream to end where the log does")
+    await nc.jetstream().publish("registry.events.AppDeleted", b"{}")
+
+    async def refused() -> bool:
+        relay = (await registry.readiness())["parts"].get("relay", {"detail": "starting"})
+        return "ends at 4" in relay["detail"]
+
+    await until(refused, "the registry to notice")
+    for _ in range(2):
+        command_id = new_id()
+        with pytest.raises(
+            Unavailable, match=r"^Nothing was done\. The stream REGISTRY ends at 4, but the log of registry ends at 3"
+        ):
+            await customer.register(command_id=command_id)
+        assert [app.client_id for app in (await customer.ask(ListApps, AppPage)).apps] == [issued.client_id]
+        registry.kill()
+        await registry.start(ready=False)
+        await until(refused, "the registry to notice again")
+    await delete_stream(nc, "REGISTRY")
+    await until(lambda: _ends_at(nc, 3), "the stream to be written again")
+    await until(lambda: _accepts(customer, command_id), "commands to be decided again")
+
+
+async def _ends_at(nc: Client, position: int) -> bool:
+    state = await stream_state(nc, "REGISTRY")
+    return state is not None and state.last == position
+
+
+async def _accepts(customer: Customer, command_id: str) -> bool:
+    try:
+        await customer.register(command_id=command_id)
+    except Unavailable:
+        return False
+    return True

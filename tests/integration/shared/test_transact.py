@@ -12,7 +12,8 @@ import pytest
 
 from deploy.servers.roles import ServiceDsn
 from shared.clock import FixedClock
-from shared.errors import CommandReused, Conflict, TollbookError
+from shared.errors import CommandReused, Conflict, TollbookError, Unavailable
+from shared.eventlog.log import Head
 from shared.postgres import Pool, open_pool
 from tests.support.ledger import Bowl, Ledger, ledger_schema
 from tests.support.servers import PostgresDatabase, PostgresProcess
@@ -66,6 +67,24 @@ async def test_a_refused_command_may_be_tried_again_with_its_id(pool: Pool) -> N
         await ledger.take("t1", 1)
     await ledger.add("c1", 1)
     assert (await ledger.take("t1", 1)).count == 0
+
+
+async def test_while_the_guard_says_no_nothing_is_done_and_the_same_id_may_come_again(pool: Pool) -> None:
+    ledger = Ledger(pool)
+    await ledger.add("c1", 5)
+    asked: list[int] = []
+
+    def refuse(head: Head) -> None:
+        asked.append(head.position)
+        raise Unavailable("Nothing was done: a test.")
+
+    guarded = Ledger(pool, guard=refuse)
+    answers = await asyncio.gather(*(guarded.add(f"c{n}", 1) for n in (1, 2, 3)), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["Nothing was done: a test."] * 3
+    assert set(asked) == {1}
+    assert len(await events(pool)) == 1
+    assert await pool.fetchval("SELECT count(*) FROM command") == 1
+    assert (await ledger.add("c2", 1)).count == 6
 
 
 async def test_waiting_commands_share_transactions_and_see_each_other(pool: Pool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
@@ -12,10 +13,11 @@ from nats.js.errors import KeyNotFoundError
 from shared.clock import SystemClock
 from shared.eventlog.changes import Change, apply
 from shared.postgres import Connection, Pool
-from shared.streams.declare import delete_stream
+from shared.streams.declare import delete_stream, kv_keys
 from shared.streams.kv import KEYS_MAX, KvProjection
 from shared.streams.marks import mark_dirty
 from tests.support.crashes import Tripwire, TripwireClient, TripwirePool, killed, until
+from tests.support.servers import NatsProcess, connect_nats
 
 PUT = "INSERT INTO item (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
@@ -232,3 +234,43 @@ async def test_a_bucket_that_is_lost_is_filled_again(stage: Stage) -> None:
     await delete_stream(stage.nc, "KV_items")
     await stage.settled()
     assert projection.readiness().ready
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
+async def test_a_bucket_from_an_older_copy_is_filled_again(pool: Pool, private_nats: NatsProcess, running: bool) -> None:
+    """What was changed since the copy is written again, and what was deleted since is deleted again, with nothing marked."""
+    nc = await connect_nats(private_nats.url)
+    stage = Stage(pool, nc)
+    try:
+        await stage.put({"a.changed": "1", "a.deleted": "1", "a.same": "1"})
+        task = stage.start()[1]
+        await stage.settled()
+        await asyncio.to_thread(private_nats.stop)
+        shutil.copytree(private_nats.store, older := private_nats.store.with_name("older"))
+        await asyncio.to_thread(private_nats.start)
+        await stage.put({"a.changed": "2", "a.new": "1"})
+        await stage.drop("a.deleted")
+        await stage.settled()
+        async with pool.acquire() as connection:
+            await until(lambda: clean(connection), "nothing to be marked")
+        if not running:
+            await killed(task)
+        await asyncio.to_thread(private_nats.stop)
+        shutil.rmtree(private_nats.store)
+        shutil.copytree(older, private_nats.store)
+        await asyncio.to_thread(private_nats.start)
+        if not running:
+            task = stage.start()[1]
+        await stage.settled()
+        await killed(task)
+    finally:
+        await nc.close()
+
+
+async def test_every_key_of_a_bucket_is_listed(stage: Stage) -> None:
+    await stage.put({"a.kept": "1", "a.dropped": "1"})
+    stage.start()
+    await stage.settled()
+    await stage.drop("a.dropped")
+    await stage.settled()
+    assert await kv_keys(stage.nc, "items") == {"a.kept", "a.dropped"}

@@ -9,11 +9,12 @@ import pytest
 from nats.aio.client import Client
 
 from shared.clock import SystemClock
+from shared.errors import Unavailable
 from shared.eventlog.log import EventLog, Meta
 from shared.postgres import Pool
 from shared.streams.declare import STORE_FAILED, delete_stream, ensure_stream, log_stream, stream_state
 from shared.streams.jetstream import ApiError, api, stored_message
-from shared.streams.publish import Outgoing, publish_batch
+from shared.streams.publish import BATCH_MESSAGES_MAX, Outgoing, publish_batch
 from shared.streams.relay import Relay
 from tests.support.crashes import Tripwire, TripwireClient, TripwirePool, killed, until
 from tests.support.ledger import LedgerEvent, PebblesAdded
@@ -219,6 +220,63 @@ async def test_a_stream_with_other_events_is_refused_and_left_alone(stage: Stage
     state = await stream_state(stage.nc, "LEDGER")
     assert state is not None
     assert state.last == 3
+
+
+@pytest.mark.parametrize("lost", ["missing", "cut short", "emptied"])
+async def test_a_stream_that_is_being_written_again_says_how_far_it_has_to_go(stage: Stage, lost: str) -> None:
+    async with stage.pool.acquire() as connection:
+        events = [PebblesAdded(bowl="blue", count=n) for n in range(2300)]
+        await stage.log.append(connection, "bowl/long", 0, events)
+    stage.length = 2300
+    if lost == "cut short":
+        await ensure_stream(stage.nc, log_stream("ledger"))
+    if lost == "emptied":
+        await emptied_stream(stage.nc, 2301)
+    wire = Tripwire(BATCH_MESSAGES_MAX + 100, hang=True)  # each message is a step: it dies in its second batch
+    _, task = stage.start(wire)
+    await asyncio.wait_for(wire.tripped.wait(), 20)
+    await killed(task)
+    state = await stream_state(stage.nc, "LEDGER")
+    assert state is not None
+    assert state.last == BATCH_MESSAGES_MAX
+    assert state.due == 2300
+    stage.start()
+    await stage.settled()
+
+
+async def test_a_stream_that_is_owed_more_than_the_log_has_is_owed_what_it_has(stage: Stage) -> None:
+    await stage.append(2)
+    await ensure_stream(stage.nc, log_stream("ledger", due=9))
+    relay, _ = stage.start()
+    await stage.settled()
+    await until(lambda: relay.readiness().ready, "the relay to be ready")
+    state = await stream_state(stage.nc, "LEDGER")
+    assert state is not None
+    assert state.due == 2
+
+
+async def test_nothing_is_decided_before_the_stream_was_looked_at_nor_while_it_differs(stage: Stage) -> None:
+    async with stage.pool.acquire() as connection:
+        empty = await stage.log.head(connection)
+    await stage.append(2)
+    async with stage.pool.acquire() as connection:
+        head = await stage.log.head(connection)
+    with pytest.raises(Unavailable, match="Nothing was done: ledger has just started"):
+        stage.relay().guard(head)
+    relay, _ = stage.start()
+    await stage.settled()
+    await until(lambda: relay.readiness().ready, "the relay to be ready")
+    relay.guard(head)
+    with pytest.raises(Unavailable, match="Nothing was done: the log ends at 0, but had reached 2"):
+        relay.guard(empty)  # a database that was replaced while the relay runs, and not yet looked at
+    await publish_batch(stage.nc, [Outgoing("ledger.events.X", b"{}", {})], expected_last_sequence=2)
+    await until(lambda: not relay.readiness().ready, "the refusal")
+    with pytest.raises(Unavailable, match=r"^Nothing was done\. The stream LEDGER ends at 3, but the log of ledger ends at 2"):
+        relay.guard(head)
+    await delete_stream(stage.nc, "LEDGER")
+    await stage.settled()
+    await until(lambda: relay.readiness().ready, "the relay to be ready")
+    relay.guard(head)
 
 
 async def test_an_event_too_big_for_nats_is_said(stage: Stage) -> None:
