@@ -131,8 +131,8 @@ def chain(previous: bytes, event: Recorded) -> bytes:
 class EventLog(Generic[E]):
     """One service's log. Every method runs on the connection it is given, inside whatever transaction that has.
 
-    `guard` is asked with the locked head whenever something is to be decided, and raises if nothing may be: the relay's, when there
-    is one.
+    `guard` is asked with the locked head whenever something is to be decided, and raises if nothing may be: the relay's, when
+    there is one.
     """
 
     def __init__(self, codec: Codec[E], clock: Clock) -> None:
