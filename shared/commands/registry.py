@@ -251,6 +251,12 @@ class GetApp(Query):
     client_id: ClientId
 
 
+class GetAppNames(Query):
+    """The names of these applications; those that are deleted, or another account's, are left out. -> AppNames"""
+
+    client_ids: Annotated[tuple[ClientId, ...], Field(min_length=1, max_length=PAGE_MAX)]
+
+
 class GetAuthentication(Query):
     """-> Authentication"""
 
@@ -338,6 +344,12 @@ class AppPage(Reply):
 
     apps: tuple[AppView, ...]
     next_cursor: str | None = None
+
+
+class AppNames(Reply):
+    """By Client ID."""
+
+    names: dict[str, str]
 
 
 class Reissued(Reply):
