@@ -28,14 +28,19 @@ from shared.streams.message import Message
 
 _OPEN_ACCOUNT: Final = "INSERT INTO account (account, zone) VALUES ($1, $2)"
 _REGISTER: Final = """
-    INSERT INTO app (client_id, account, services, registered_at, position)
-    SELECT client_id, account, services::text[], at, position
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[])
-        AS n(client_id, account, services, at, position)
+    INSERT INTO app (client_id, account, services, test_services, registered_at, position)
+    SELECT client_id, account, services::text[], test_services::text[], at, position
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[])
+        AS n(client_id, account, services, test_services, at, position)
 """
 _EDIT: Final = """
-    UPDATE app SET services = n.services::text[], position = n.position
-    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n(client_id, services, position) WHERE app.client_id = n.client_id
+    UPDATE app SET services = n.services::text[], test_services = n.test_services::text[], position = n.position
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS n(client_id, services, test_services, position)
+    WHERE app.client_id = n.client_id
+"""
+_ACTIVATE: Final = """
+    UPDATE app SET test_services = array_remove(test_services, n.service), position = n.position
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n(client_id, service, position) WHERE app.client_id = n.client_id
 """
 _DELETE: Final = """
     UPDATE app SET deleted_at = n.at, position = n.position
@@ -79,18 +84,21 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
         case AccountOpened():
             return [Change(_OPEN_ACCOUNT, (event.account, event.zone))]
         case AppRegistered():
-            row = (event.client_id, event.account, _ids(event.services), recorded_at, position)
+            row = (event.client_id, event.account, _ids(event.services), _ids_in_test(event.services), recorded_at, position)
             return [Change(_REGISTER, row, event.client_id), _mark_all_of(event.client_id)]
         case AppEdited():
             return [
                 _mark_all_of(event.client_id),  # those that are deselected with it
-                Change(_EDIT, (event.client_id, _ids(event.services), position), event.client_id),
+                Change(_EDIT, (event.client_id, _ids(event.services), _ids_in_test(event.services), position), event.client_id),
                 _mark_all_of(event.client_id),
             ]
+        case ServiceActivated():
+            activated = Change(_ACTIVATE, (event.client_id, event.service, position), event.client_id)
+            return [activated, _mark_all_of(event.client_id)]
         case AppDeleted():
             deleted = Change(_DELETE, (event.client_id, recorded_at, position), event.client_id)
             return [deleted, _mark_all_of(event.client_id)]
-        case TermsAccepted() | SecretReissued() | SecretRevoked() | ServiceActivated():
+        case TermsAccepted() | SecretReissued() | SecretRevoked():
             return []
         case _:
             assert_never(event)
@@ -99,6 +107,10 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
 def _ids(services: tuple[SelectedService, ...]) -> str:
     """As the text of an array, because an array of arrays would be taken apart. Ids have no character to escape in quotes."""
     return "{" + ",".join([f'"{selected.service}"' for selected in services]) + "}"
+
+
+def _ids_in_test(services: tuple[SelectedService, ...]) -> str:
+    return _ids(tuple(selected for selected in services if selected.tier == "test"))
 
 
 def _mark_all_of(client_id: str) -> Change:
