@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from services.metering.queries import AppRow, Counted, Used
-from shared.commands.metering import Period
 from shared.postgres import Connection
 from shared.windows import Window
 
@@ -17,11 +16,10 @@ _USAGE: Final = """
     WHERE client_id = $1 AND service = $2 AND period = $3 AND window_start BETWEEN $4 AND $5
     UNION ALL SELECT 'rate', '', NULL, NULL, coalesce(sum(units), 0)::bigint, NULL FROM counter
     WHERE client_id = $1 AND service = $2 AND period = $6 AND window_start >= $7 AND window_start < $8
-    UNION ALL SELECT 'limit', '', NULL, daily, monthly, NULL FROM app_limit WHERE client_id = $1 AND service = $2
     UNION ALL SELECT 'progress', subject, recorded_at, sequence, NULL, NULL FROM progress WHERE sequence > 0
 """
 _APPS: Final = """
-    SELECT client_id, account, zone, services, registered_at, test_services FROM app JOIN account USING (account)
+    SELECT client_id, account, zone, services, registered_at FROM app JOIN account USING (account)
     WHERE client_id = ANY($1::text[]) AND account = $2 AND deleted_at IS NULL ORDER BY client_id
 """
 _OPEN: Final = """
@@ -30,14 +28,6 @@ _OPEN: Final = """
     UNION ALL SELECT client_id, service, period, calls, units, late_units FROM counter
     WHERE client_id = ANY($1::text[]) AND service = ANY($2::text[]) AND period = 'm' AND window_start = $4
 """
-_LIMITS: Final = "SELECT client_id, service, daily, monthly FROM app_limit WHERE client_id = ANY($1::text[])"
-
-
-class Limits(NamedTuple):
-    """The application's own limits at a service; None is none."""
-
-    daily: int | None = None
-    monthly: int | None = None
 
 
 class Reading(NamedTuple):
@@ -46,7 +36,6 @@ class Reading(NamedTuple):
 
     by_window: Mapping[datetime, Used]
     recent: int
-    limits: Limits
     counted: Mapping[str, Counted]
 
 
@@ -56,14 +45,13 @@ async def read_usage(
     """The windows with any usage from `first` to `last`, by their start. `period`, and that of `recent`, is h, d or m."""
     recent_period, (since, until) = recent
     rows = await connection.fetch(_USAGE, client_id, service, period, first, last, recent_period, since, until)
-    found: dict[str, list[tuple[str, datetime, int, int, int]]] = {"window": [], "rate": [], "limit": [], "progress": []}
+    found: dict[str, list[tuple[str, datetime, int, int, int]]] = {"window": [], "rate": [], "progress": []}
     for what, *row in rows:
         found[what].append(tuple(row))
     [(_, _, _, units, _)] = found["rate"]
     return Reading(
         {at: Used(calls, units, late) for _, at, calls, units, late in found["window"]},
         units,
-        next((Limits(daily, monthly) for _, _, daily, monthly, _ in found["limit"]), Limits()),
         {subject: Counted(sequence, at) for subject, at, sequence, _, _ in found["progress"]},
     )
 
@@ -79,15 +67,3 @@ async def used_in(
     """What these applications used at these services in that day and that month, by (client_id, service, d or m)."""
     rows = await connection.fetch(_OPEN, client_ids, sorted(services), day, month)
     return {tuple(row[:3]): Used(*row[3:]) for row in rows}
-
-
-async def limits_of(connection: Connection, client_ids: Sequence[str]) -> dict[tuple[str, str], Limits]:
-    """The limits of these applications by (client_id, service); those without any are absent."""
-    return {tuple(row[:2]): Limits(*row[2:]) for row in await connection.fetch(_LIMITS, client_ids)}
-
-
-def limit_that_holds(period: Period, limits: Limits, test_quota: int | None) -> int | None:
-    """The limit of an application in that period. `test_quota`: units a month, while the service waits for its review."""
-    if period == "daily":
-        return limits.daily
-    return min((limit for limit in (limits.monthly, test_quota) if limit is not None), default=None)

@@ -15,7 +15,7 @@ from shared.streams.kv import ReadValues
 from shared.windows import CivilWindows, Window, civil
 
 _APP: Final = """
-    SELECT client_id, account, zone, services, registered_at, test_services FROM app JOIN account USING (account)
+    SELECT client_id, account, zone, services, registered_at FROM app JOIN account USING (account)
     WHERE client_id = $1 AND account = $2 AND deleted_at IS NULL
 """
 _PROGRESS: Final = "SELECT subject, sequence, recorded_at FROM progress WHERE sequence > 0"
@@ -38,14 +38,13 @@ _ALL_KEYS: Final = """
 
 
 class AppRow(NamedTuple):
-    """An application that is not deleted. `test_services`: those of its services that wait for a review."""
+    """An application that is not deleted."""
 
     client_id: str
     account: str
     windows: CivilWindows
     services: Sequence[str]
     registered_at: datetime
-    test_services: Sequence[str] = ()
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> AppRow:

@@ -17,7 +17,7 @@ def wrong(command: type[SetLimits | ScheduleLimits], **fields: Any) -> list[str]
     with pytest.raises(ValidationError) as error:
         command(**(WHO | fields))
     problems = field_problems(error.value.errors())
-    assert all(problem.problem and problem.hint or problem.field.endswith("thresholds") for problem in problems)
+    assert all((problem.problem and problem.hint) or problem.field.endswith("thresholds") for problem in problems)
     return [problem.field for problem in problems]
 
 
