@@ -52,7 +52,7 @@ Answer = Callable[[Any, Scope], Reply]
 
 
 class LimitsContract:
-    """The limits of every scope (account, client_id or None, service), answered over `nc`; which apps there are, the registry says."""
+    """The limits of every scope (account, client_id or None, service). Which applications there are, the registry says."""
 
     def __init__(self, nc: Client) -> None:
         self._nc = nc
