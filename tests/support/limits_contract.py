@@ -59,6 +59,7 @@ class LimitsContract:
         self._changes: dict[Scope, list[LimitChange]] = {}
         self._scheduled: dict[Scope, list[ScheduledView]] = {}
         self._over: set[str] = set()
+        self._cancelled: set[str] = set()
         self._replies: dict[tuple[str, str], tuple[str, Reply]] = {}
         self._answers: dict[type[Any], Answer] = {
             SetLimits: self._set,
@@ -155,8 +156,9 @@ class LimitsContract:
         if command.schedule_id in self._over:
             raise Conflict("It has taken effect.")
         waiting = self._scheduled.get(scope, [])
-        if command.schedule_id not in {one.schedule_id for one in waiting}:
+        if command.schedule_id not in {one.schedule_id for one in waiting} | self._cancelled:
             raise NotFound("There is no such scheduled change.")
+        self._cancelled.add(command.schedule_id)
         waiting[:] = [one for one in waiting if one.schedule_id != command.schedule_id]
         return ScheduleCancelled(schedule_id=command.schedule_id)
 
