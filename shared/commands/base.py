@@ -72,7 +72,6 @@ _HINTS: Final[Mapping[str, str]] = {
     "tuple_type": "Give a JSON array.",
     "model_type": "Give a JSON object.",
     "model_attributes_type": "Give a JSON object.",
-    "timezone_aware": "Give an instant with its offset from UTC: 2026-01-31T09:00:00Z.",
     "datetime_parsing": "Give an instant with its offset from UTC: 2026-01-31T09:00:00Z.",
     "datetime_from_date_parsing": "Give an instant with its offset from UTC: 2026-01-31T09:00:00Z.",
 }

@@ -11,7 +11,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from shared.commands.base import Command, Message, Query, Reply, whole
@@ -53,7 +53,7 @@ Rungs = Annotated[
 ]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=REASON_MAX, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Version = Annotated[int, Field(ge=0, le=VERSION_MAX, strict=True), BeforeValidator(whole)]
-Instant = Annotated[AwareDatetime, BeforeValidator(_no_number)]
+Instant = Annotated[datetime, BeforeValidator(_no_number)]
 
 
 class Amounts(Message):

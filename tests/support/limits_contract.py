@@ -138,6 +138,9 @@ class LimitsContract:
         return self._view(scope)
 
     def _schedule(self, command: ScheduleLimits | ScheduleAccountLimit, scope: Scope) -> Reply:
+        if command.effective_at.tzinfo is None:
+            problem = FieldProblem("effective_at", "it has no offset from UTC", "Give one, as in 2026-01-31T09:00:00Z.")
+            raise InvalidInput("The command breaks the rules.", [problem])
         if not datetime.now(UTC) < command.effective_at <= datetime.now(UTC) + timedelta(days=366):
             problem = FieldProblem("effective_at", "it is not within the next year", "Give an instant in the future.")
             raise InvalidInput("The command breaks the rules.", [problem])

@@ -43,6 +43,6 @@ def test_amounts_and_percentages_have_bounds() -> None:
             SetLimits(**WHO, monthly_thresholds=rungs)
 
 
-@pytest.mark.parametrize("at", ["2027-01-01T00:00:00", "2027-01-01", "1800000000", 1_800_000_000, True, "tomorrow", ""])
-def test_an_instant_has_its_offset(at: Any) -> None:
+@pytest.mark.parametrize("at", ["1800000000", "18e8", 1_800_000_000, True, "tomorrow", ""])
+def test_an_instant_is_no_number(at: Any) -> None:
     assert wrong(ScheduleLimits, effective_at=at) == ["effective_at"]
