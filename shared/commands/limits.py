@@ -112,7 +112,7 @@ class SetAccountLimit(Command, AccountAmount):
 
 
 class ScheduleLimits(Command, Amounts):
-    """Have the limits become these at `effective_at`, which is in the future, at most a year away."""
+    """Have the limits become these at `effective_at`, which is in the future, at most a year away. -> LimitsView"""
 
     client_id: ClientId
     service: ServiceId
@@ -121,7 +121,7 @@ class ScheduleLimits(Command, Amounts):
 
 
 class ScheduleAccountLimit(Command, AccountAmount):
-    """Have the account's limit become this at `effective_at`, which is in the future, at most a year away."""
+    """Have the account's limit become this at `effective_at`, which is in the future, at most a year away. -> AccountLimitView"""
 
     service: ServiceId
     effective_at: Instant

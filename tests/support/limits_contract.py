@@ -153,7 +153,7 @@ class LimitsContract:
             requested_at=datetime.now(UTC),
         )
         self._scheduled.setdefault(scope, []).append(scheduled)
-        return scheduled
+        return self._view(scope)
 
     def _cancel(self, command: CancelSchedule, scope: Scope) -> Reply:
         if command.schedule_id in self._over:

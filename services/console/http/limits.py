@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Body, Query
@@ -123,7 +124,7 @@ async def schedule_limits(
 ) -> limits.ScheduledView:
     """Have the limits become these, whole, at `effective_at`: in the future, at most a year away."""
     command = addressed(body, principal, command_id, client_id=client_id, service=service)
-    return await ask_metering(behind, command, limits.ScheduledView, client_id)
+    return _made(command, (await ask_metering(behind, command, limits.LimitsView, client_id)).scheduled)
 
 
 @router.delete(f"{OF_APP}/scheduled/{{schedule_id}}", operation_id="cancelScheduledLimits", status_code=204)
@@ -190,7 +191,7 @@ async def schedule_account_limit(
 ) -> limits.ScheduledView:
     """Have the account's limit become this at `effective_at`: in the future, at most a year away."""
     command = addressed(body, principal, command_id, service=service)
-    return await behind.ask(metering.SERVICE, command, limits.ScheduledView)
+    return _made(command, (await behind.ask(metering.SERVICE, command, limits.AccountLimitView)).scheduled)
 
 
 @router.delete(f"{OF_ACCOUNT}/scheduled/{{schedule_id}}", operation_id="cancelScheduledAccountLimit", status_code=204)
@@ -204,6 +205,15 @@ async def cancel_scheduled_account_limit(
 ) -> None:
     """Take a scheduled change of the account's limit back. 409 when it has taken effect already."""
     await _cancel(behind, principal, command_id, None, service, schedule_id)
+
+
+def _made(
+    command: limits.ScheduleLimits | limits.ScheduleAccountLimit, scheduled: Iterable[limits.ScheduledView]
+) -> limits.ScheduledView:
+    """Of the changes that wait after `command` the one that it has made."""
+    wished = command.model_dump(include=set(limits.ScheduledView.model_fields))
+    same = [one for one in scheduled if one.model_dump(include=set(wished)) == wished]
+    return max(same, key=lambda one: one.requested_at)
 
 
 async def _changes(behind: Services, principal: Principal, client_id: str | None, service: str, page: ChangesQuery) -> Changes:
