@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from services.console.http.request import Behind, ClientIdInPath, Member, Services
@@ -43,18 +44,21 @@ class HistoryQuery(Message):
     interval: metering.Interval = "day"
     from_: Annotated[metering.Moment, Field(alias="from")] = None
     to: metering.Moment = None
-    service: metering.ServiceId | None = None
-    format: Literal["json", "csv"] | None = None
+    service: metering.ServiceId | SkipJsonSchema[None] = None
+    format: Literal["json", "csv"] | SkipJsonSchema[None] = None
 
 
 class AccountHistoryQuery(HistoryQuery):
     """The same; with `group_by=app` for each application instead of all together, `limit` applications a page."""
 
-    group_by: Literal["app"] | None = None
+    group_by: Literal["app"] | SkipJsonSchema[None] = None
     limit: Annotated[int, Field(ge=1, le=metering.APPS_MAX, description="Applications at most, with group_by=app")] = (
         metering.APPS_MAX
     )
-    cursor: Annotated[metering.ClientId, Field(description="`next_cursor` of the page before, with group_by=app")] | None = None
+    cursor: (
+        Annotated[metering.ClientId, Field(description="`next_cursor` of the page before, with group_by=app")]
+        | SkipJsonSchema[None]
+    ) = None
 
     @model_validator(mode="after")
     def _pages_are_of_applications(self) -> Self:

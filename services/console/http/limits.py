@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Body, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from services.console.http.bodies import AsBody, addressed, example
 from services.console.http.request import (
@@ -47,7 +48,8 @@ class ChangesQuery(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=limits.PAGE_MAX, description="How many at most")] = limits.PAGE_DEFAULT
     cursor: (
-        Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$"), Field(description="`next_cursor` of the page before")] | None
+        Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$"), Field(description="`next_cursor` of the page before")]
+        | SkipJsonSchema[None]
     ) = None
 
 
