@@ -9,10 +9,9 @@ from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from services.console.http.request import Behind, ClientIdInPath, Member, Services
+from services.console.http.request import Behind, ClientIdInPath, Member, NeverNull, Services
 from services.console.http.tables import CSV, as_csv, wants_csv
 from services.console.http.usage import ask_metering
 from shared.commands import metering, registry
@@ -44,21 +43,20 @@ class HistoryQuery(Message):
     interval: metering.Interval = "day"
     from_: Annotated[metering.Moment, Field(alias="from")] = None
     to: metering.Moment = None
-    service: metering.ServiceId | SkipJsonSchema[None] = None
-    format: Literal["json", "csv"] | SkipJsonSchema[None] = None
+    service: Annotated[metering.ServiceId | None, NeverNull()] = None
+    format: Annotated[Literal["json", "csv"] | None, NeverNull()] = None
 
 
 class AccountHistoryQuery(HistoryQuery):
     """The same; with `group_by=app` for each application instead of all together, `limit` applications a page."""
 
-    group_by: Literal["app"] | SkipJsonSchema[None] = None
+    group_by: Annotated[Literal["app"] | None, NeverNull()] = None
     limit: Annotated[int, Field(ge=1, le=metering.APPS_MAX, description="Applications at most, with group_by=app")] = (
         metering.APPS_MAX
     )
-    cursor: (
-        Annotated[metering.ClientId, Field(description="`next_cursor` of the page before, with group_by=app")]
-        | SkipJsonSchema[None]
-    ) = None
+    cursor: Annotated[
+        metering.ClientId | None, NeverNull(), Field(description="`next_cursor` of the page before, with group_by=app")
+    ] = None
 
     @model_validator(mode="after")
     def _pages_are_of_applications(self) -> Self:

@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Body, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.json_schema import SkipJsonSchema
 
 from services.console.http.bodies import AsBody, addressed, example
 from services.console.http.request import (
@@ -15,6 +14,7 @@ from services.console.http.request import (
     ClientIdInPath,
     CommandId,
     Member,
+    NeverNull,
     NothingAsked,
     ScheduleIdInPath,
     ServiceInPath,
@@ -47,10 +47,11 @@ class ChangesQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=limits.PAGE_MAX, description="How many at most")] = limits.PAGE_DEFAULT
-    cursor: (
-        Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$"), Field(description="`next_cursor` of the page before")]
-        | SkipJsonSchema[None]
-    ) = None
+    cursor: Annotated[
+        Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")] | None,
+        NeverNull(),
+        Field(description="`next_cursor` of the page before"),
+    ] = None
 
 
 class Changes(BaseModel):

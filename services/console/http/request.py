@@ -10,8 +10,9 @@ from typing import Annotated, Any, Final, TypeVar
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPBearer
 from nats.aio.client import Client
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from services.console.tokens import Principal
 from shared.commands import base
@@ -55,6 +56,14 @@ class NoQuery(BaseModel):
     """The query parameters of a route that has none: so an unknown one is told, with all other errors."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class NeverNull:
+    """Metadata of a query parameter that may be left out (None), which OpenAPI would show as one that may be null."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        [shown] = [one for one in handler(schema)["anyOf"] if one != {"type": "null"}]
+        return dict(shown)
 
 
 def _services(request: Request) -> Services:
