@@ -38,7 +38,7 @@ def load_keys(secrets: Secrets, home: Home) -> Keys:
         pepper=secrets.get("pepper", new_key, data=home.postgres),
         # Before the passwords, which tell whether the service was ever started here.
         vault={
-            spec.name: secrets.get(f"vault-{spec.name}", new_key, data=home.postgres if _was_here(secrets, spec) else None)
+            spec.name: secrets.get(f"vault-{spec.name}", new_key, data=home.postgres if _needs_its_key(secrets, spec) else None)
             for spec in SERVICES
             if "VAULT_KEY" in spec.told
         },
@@ -55,5 +55,6 @@ def load_keys(secrets: Secrets, home: Home) -> Keys:
     )
 
 
-def _was_here(secrets: Secrets, spec: ServiceSpec) -> bool:
-    return secrets.read(f"postgres-{spec.name}") is not None
+def _needs_its_key(secrets: Secrets, spec: ServiceSpec) -> bool:
+    """Whether the service was ever started here, and has sealed what needs the key that it had."""
+    return spec.keeps_secrets and secrets.read(f"postgres-{spec.name}") is not None

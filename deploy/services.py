@@ -14,17 +14,22 @@ PROJECT: Final = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """One service. `port` names the setting of its HTTP port (None: any free one); `told` the shared settings it gets."""
+    """One service. `port` names the setting of its HTTP port (None: any free one); `told` the shared settings it gets.
+
+    `keeps_secrets`: what its vault key has sealed could not be had again without the key.
+    """
 
     name: str
     port: str | None = None
     schema: bool = True
     told: tuple[str, ...] = ()
+    keeps_secrets: bool = True
 
 
 SERVICES: Final = (
     ServiceSpec("registry", told=("CATALOG", "TERMS", "PEPPER", "VAULT_KEY")),
-    ServiceSpec("metering", told=("CATALOG", "PARTITIONS", "WORKER")),
+    # Metering seals only the replies that repeated commands get: a database from before it had a key may get one.
+    ServiceSpec("metering", told=("CATALOG", "VAULT_KEY", "PARTITIONS", "WORKER"), keeps_secrets=False),
     ServiceSpec("gate", port="gate", schema=False, told=("CATALOG", "PEPPER", "PARTITIONS")),
     ServiceSpec(
         "console",

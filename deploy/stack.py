@@ -34,7 +34,7 @@ CATALOG: Final = PROJECT / "deploy" / "catalog.yaml"
 TERMS: Final = PROJECT / "deploy" / "terms.yaml"
 SAMPLE: Final = "sample"
 """The one upstream that this stack has: the sample API. An entry of the catalog with another one is not proxied here."""
-BUCKETS: Final = ("apps", "usage")
+BUCKETS: Final = ("apps", "usage", "limits")
 """The KV buckets that dashboards may watch."""
 PARTITIONS: Final = 16
 SERVERS_TIMEOUT_S: Final = 60.0

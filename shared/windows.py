@@ -50,6 +50,7 @@ class Slot(NamedTuple):
     day_start_us: int
     day_end_us: int
     month_start_us: int
+    month_end_us: int
 
 
 class UnknownZone(ValueError):
@@ -146,8 +147,8 @@ class CivilWindows:
         if found is not None and found.hour_start_us <= us < found.hour_end_us:
             return found
         at = from_us(us)
-        hour, day = self.hour(at), self.day(at)
-        slot = Slot(to_us(hour.start), to_us(hour.end), to_us(day.start), to_us(day.end), to_us(self.month(at).start))
+        hour, day, month = self.hour(at), self.day(at), self.month(at)
+        slot = Slot(*(to_us(instant) for window in (hour, day, month) for instant in window))
         if len(self._quarters) >= _QUARTERS_MAX:
             self._quarters.clear()
         self._quarters[quarter] = slot

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from nats.aio.client import Client
-from pydantic import Field, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints
 from pydantic_settings import SettingsConfigDict
 
 import shared
 from services.metering.channels import channels
-from services.metering.dashboard import BUCKET
+from services.metering.dashboard import BUCKET, LIMITS_BUCKET
 from services.metering.directory import REGISTRY_CONSUMER, Directory
 from services.metering.ends import Ends
+from services.metering.evaluation import Evaluator
 from services.metering.following import follow_registry
-from services.metering.handlers import Handlers, Started
+from services.metering.handlers import Handlers
 from services.metering.housekeeping import Housekeeping
 from services.metering.ingest import Ingest
+from services.metering.limit_handlers import LimitHandlers
+from services.metering.limit_queries import limits_keys, limits_values
 from services.metering.metrics import Metrics
 from services.metering.partitions import Part, Partitions
+from services.metering.projection import TABLES, project
 from services.metering.queries import dashboard_keys, dashboard_values
 from services.metering.rebuild import count_again
+from services.metering.serving import Started
 from services.metering.streams import USAGE_CONSUMER, Streams, subjects
 from shared.catalog import Catalog, load_catalog
 from shared.clock import SystemClock
 from shared.commands.metering import SERVICE
+from shared.eventlog.log import EventLog
+from shared.eventlog.rebuild import rebuild as rebuild_tables
+from shared.eventlog.transact import Transactor
+from shared.eventlog.vault import Vault
+from shared.events.metering import CODEC, MeteringEvent
 from shared.events.registry import STREAM as REGISTRY
 from shared.events.usage import STREAM as USAGE
 from shared.ids import new_id
@@ -35,9 +46,14 @@ from shared.service import Service
 from shared.settings import CatalogSettings, DatabaseSettings, Port
 from shared.streams.consumer import Consumer, Source
 from shared.streams.kv import KvProjection
+from shared.streams.relay import Relay
 
 _SHARED: Final = Path(shared.__file__).parent
-MIGRATIONS: Final = (_SHARED / "streams" / "migrations", Path(__file__).parent / "migrations")
+MIGRATIONS: Final = (
+    _SHARED / "eventlog" / "migrations",
+    _SHARED / "streams" / "migrations",
+    Path(__file__).parent / "migrations",
+)
 """Everything that makes metering's schema, in this order."""
 
 BATCH_MAX: Final = 200
@@ -56,6 +72,9 @@ class MeteringSettings(CatalogSettings, DatabaseSettings):
 
     http_port: Port = Field(8083, description="Port for health, metrics and AsyncAPI")
     partitions: Annotated[int, Field(ge=1, le=256)] = Field(16, description="Partitions of USAGE; the gates have the same number")
+    vault_key: SecretStr = Field(
+        description="64 hexadecimal digits: seals stored replies; comma-separated keys: the first one seals, all open"
+    )
     worker: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
         "metering", description="This worker's name in the table of leases; each start adds something of its own"
     )
@@ -82,21 +101,65 @@ def build(settings: MeteringSettings) -> Service:
     """The service, ready to run. Raises ValueError, in plain words, for a catalog that cannot be used."""
     catalog = load_catalog(settings.catalog)
     service = Service(SERVICE, settings, "Usage counted exactly once, by application, service and civil window.")
+    vault = Vault(settings.vault_key)
     handlers = Handlers(catalog, Ends(subjects(settings.partitions), lambda: service.nc, SystemClock()), SystemClock())
+    limit_handlers = LimitHandlers(catalog, SystemClock())
     handlers.subscribe(service.broker)
+    limit_handlers.subscribe(service.broker)
     service.document.channels += channels()
     service.readiness("queries", handlers.readiness)
 
     async def start() -> None:
         pool = await open_pool(settings.postgres_dsn.get_secret_value(), SERVICE, settings.postgres_pool_max)
         service.resources.push_async_callback(pool.close)
-        await _start(service, settings, catalog, pool, handlers)
+        deciding = _start_deciding(service, settings, catalog, pool, vault)
+        started = _start_counting(service, settings, catalog, pool, deciding)
+        handlers.start(started)
+        limit_handlers.start(started)
 
     service.starter(start)
     return service
 
 
-async def _start(service: Service, settings: MeteringSettings, catalog: Catalog, pool: Pool, handlers: Handlers) -> None:
+class _Deciding(NamedTuple):
+    """The parts around metering's own log. `committed` is to be called after each commit to it."""
+
+    log: EventLog[MeteringEvent]
+    transactor: Transactor[MeteringEvent]
+    evaluator: Evaluator
+    committed: Callable[[], None]
+
+
+def _start_deciding(service: Service, settings: MeteringSettings, catalog: Catalog, pool: Pool, vault: Vault) -> _Deciding:
+    clock = SystemClock()
+    log = EventLog(CODEC, clock)
+    relay = Relay(SERVICE, pool, log, lambda: service.nc, settings.nats_replicas, clock)
+    limits = KvProjection(
+        LIMITS_BUCKET,
+        pool,
+        lambda: service.nc,
+        limits_values(catalog),
+        clock,
+        all_keys=limits_keys,
+        replicas=settings.nats_replicas,
+    )
+    evaluator = Evaluator(pool, log, clock, relay.wake)
+    service.background("relay", relay.run)
+    service.background("limits", limits.run)
+    service.background("thresholds", evaluator.run)
+    service.readiness("relay", relay.readiness)
+    service.readiness("limits", limits.readiness)
+    service.readiness("thresholds", evaluator.readiness)
+
+    def committed() -> None:
+        relay.wake()
+        limits.wake()
+        evaluator.wake()
+
+    return _Deciding(log, Transactor(pool, log, vault, project, clock, committed), evaluator, committed)
+
+
+def _start_counting(service: Service, settings: MeteringSettings, catalog: Catalog, pool: Pool, deciding: _Deciding) -> Started:
     clock = SystemClock()
 
     def nc() -> Client:
@@ -114,13 +177,14 @@ async def _start(service: Service, settings: MeteringSettings, catalog: Catalog,
         linger_s=LINGER_S,
         buffer_messages=BUFFER_MESSAGES,
         clock=clock,
+        committed=deciding.evaluator.wake,
     )
-    housekeeping = Housekeeping(pool, clock)
+    housekeeping = Housekeeping(pool, deciding.log, clock, deciding.committed)
     parts: dict[str, Part] = {"housekeeping": housekeeping, REGISTRY: _SourcePart(registry, Source(REGISTRY))}
     parts |= {subject: _SourcePart(usage, Source(USAGE, subject)) for subject in subjects(settings.partitions)}
     partitions = Partitions(pool, f"{settings.worker}-{new_id()}", parts, clock)
     streams = Streams(pool, nc, settings.partitions, settings.nats_replicas)
-    values = dashboard_values({entry.id: entry.unit for entry in catalog.values()}, clock)
+    values = dashboard_values(catalog, clock)
     dashboards = KvProjection(BUCKET, pool, nc, values, clock, all_keys=dashboard_keys, replicas=settings.nats_replicas)
     service.background("streams", streams.run)
     service.background("registry", registry.run)
@@ -133,14 +197,18 @@ async def _start(service: Service, settings: MeteringSettings, catalog: Catalog,
     service.readiness("usage", usage.readiness)
     service.readiness("partitions", partitions.readiness)
     service.readiness("dashboards", dashboards.readiness)
-    handlers.start(Started(pool, directory))
+    return Started(pool, directory, deciding.transactor)
 
 
 async def rebuild(settings: MeteringSettings) -> str:
-    """Forget every count, so that USAGE is counted again from its first message. Raises Conflict when that one is gone."""
+    """Build the tables of limits again from the log, then forget every count, so that USAGE is counted again from its first
+    message. Raises Conflict, with the counts as they were, when that one is gone."""
     assert settings.postgres_owner_dsn is not None, "checked by shared.main"
+    owner_dsn = settings.postgres_owner_dsn.get_secret_value()
     seed = None if settings.nats_seed is None else settings.nats_seed.get_secret_value()
-    return await count_again(settings.postgres_owner_dsn.get_secret_value(), settings.nats_url, seed)
+    projected = await rebuild_tables(owner_dsn, SERVICE, EventLog(CODEC, SystemClock()), project, TABLES)
+    counted = await count_again(owner_dsn, settings.nats_url, seed)
+    return f"{', '.join(TABLES)} built again from {projected} events; {counted}"
 
 
-PROGRAM: Final = Program(SERVICE, MeteringSettings, build, MIGRATIONS, rebuild)
+PROGRAM: Final = Program(SERVICE, MeteringSettings, build, MIGRATIONS, rebuild, CODEC)

@@ -1,4 +1,4 @@
-"""What AsyncAPI shows of metering beside its queries: the subjects that its own consumer reads, and dead letters."""
+"""What AsyncAPI shows of metering beside its commands and queries: its events, the subjects that it reads, and dead letters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 
 from services.metering import deadletters
 from shared.asyncapi import ChannelDoc, MessageDoc, event_docs
+from shared.events.metering import CODEC as METERING
 from shared.events.registry import CODEC as REGISTRY
 from shared.events.registry import SUBJECTS as REGISTRY_SUBJECTS
 from shared.events.usage import CLOUDEVENTS_SUBJECT, CODEC, JSON, MSGPACK, RECORDS_SUBJECT, UsageBatch
@@ -24,7 +25,7 @@ _LETTER = {
 
 
 def channels() -> list[ChannelDoc]:
-    """USAGE in its three forms, the registry's events, and DEADLETTER."""
+    """METERING, USAGE in its three forms, the registry's events, and DEADLETTER."""
     text = inspect.getdoc(UsageBatch) or ""
     batches = tuple(
         MessageDoc(name, UsageBatch, text, media, {"Content-Type": f"Says the encoding: {media}"}, ("Content-Type",))
@@ -34,7 +35,18 @@ def channels() -> list[ChannelDoc]:
         "DeadLetter", None, "The original's bytes; its own headers are there as tollbook-original-<name>.",
         "application/octet-stream", _LETTER, ("tollbook-why", "tollbook-reason", "tollbook-stream", "tollbook-sequence"),
     )  # fmt: skip
+    events = [
+        ChannelDoc(
+            message.name,
+            f"metering.events.{message.name}",
+            "send",
+            (message,),
+            "In the stream METERING, where message N is event N of the log.",
+        )
+        for message in event_docs(METERING)
+    ]
     return [
+        *events,
         ChannelDoc(
             "UsageBatches",
             f"{RECORDS_SUBJECT}.{{partition}}",

@@ -74,23 +74,27 @@ class CounterKey(NamedTuple):
 
 
 class Count:
-    """What a counter grows by. `late_units` is the part that was reported after its civil day had ended."""
+    """What a counter grows by. `late_units` is the part that was reported after its civil day had ended, `after_close_units` the
+    part that was reported after the counter's own window had: its hour, day or month."""
 
-    __slots__ = ("calls", "late_units", "units")
+    __slots__ = ("after_close_units", "calls", "late_units", "units")
 
     def __init__(self) -> None:
         self.calls = 0
         self.units = 0
         self.late_units = 0
+        self.after_close_units = 0
 
-    def grow(self, group: _Group, sign: int, *, late: bool) -> None:
+    def grow(self, group: _Group, sign: int, *, late: bool, closed: bool) -> None:
         self.calls += sign * group.calls
         self.units += sign * group.units
         if late:
             self.late_units += sign * group.units
+        if closed:
+            self.after_close_units += sign * group.units
 
     def __repr__(self) -> str:
-        return f"Count({self.calls}, {self.units}, {self.late_units})"
+        return f"Count({self.calls}, {self.units}, {self.late_units}, {self.after_close_units})"
 
 
 class _Group:
@@ -188,12 +192,16 @@ class Tally:
                 client_id, service, secret_id, slot_number = key[:4]
                 slot = self._directory[client_id].windows.slot(slot_number * SLOT_US)
                 late = slot.day_end_us <= recorded_us
-                for period, start_us in (("h", slot.hour_start_us), ("d", slot.day_start_us), ("m", slot.month_start_us)):
+                for period, start_us, end_us in (
+                    ("h", slot.hour_start_us, slot.hour_end_us),
+                    ("d", slot.day_start_us, slot.day_end_us),
+                    ("m", slot.month_start_us, slot.month_end_us),
+                ):
                     counter = CounterKey(client_id, service, period, start_us)
                     count = counters.get(counter)
                     if count is None:
                         count = counters[counter] = Count()
-                    count.grow(group, sign, late=late)
+                    count.grow(group, sign, late=late, closed=end_us <= recorded_us)
                 if secret_id and sign > 0:
                     used[client_id, secret_id] = max(group.latest_us, used.get((client_id, secret_id), 0))
         return Outcome(counters, self._rejected, self._moved, self._new_events, used, self._records, self._repeated)

@@ -1,18 +1,17 @@
-"""What metering answers. Subjects metering.queries.<Name>."""
+"""What metering answers about usage. Subjects metering.queries.<Name>."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Final, NamedTuple, TypeVar
+from typing import Final
 
 from faststream.nats import NatsBroker
 
 from services.metering import history, queries, reads
-from services.metering.directory import Directory
 from services.metering.ends import Ends
+from services.metering.limits import no_app
 from services.metering.queries import AppRow
+from services.metering.serving import Started, awaited, reading
 from shared.catalog import Catalog
 from shared.clock import Clock
 from shared.commands.metering import (
@@ -27,30 +26,18 @@ from shared.commands.metering import (
     UsageOfApps,
 )
 from shared.commands.requester import subject_of
-from shared.errors import NotFound, TollbookError, Unavailable
-from shared.postgres import Connection, Pool
+from shared.errors import NotFound, Unavailable
+from shared.postgres import Connection
 from shared.readiness import Readiness
-from shared.streams.passing import may_pass
 from shared.windows import CivilWindows, civil
 
 WORKERS_MAX: Final = 16
 HISTORIES_MAX: Final = 2
 """Long histories are read this many at a time, so that they leave connections for everything else."""
-ACQUIRE_S: Final = 2.0
-REGISTRY_WAIT_S: Final = 0.5
-RELAY_WAIT_S: Final = 0.1
-T = TypeVar("T")
-
-
-class Started(NamedTuple):
-    """What there is once the service has started."""
-
-    pool: Pool
-    directory: Directory
 
 
 class Handlers:
-    """Everything that metering answers. Before `start` it answers Unavailable."""
+    """What metering answers about usage. Before `start` it answers Unavailable."""
 
     def __init__(self, catalog: Catalog, ends: Ends, clock: Clock) -> None:
         self._catalog = catalog
@@ -89,7 +76,7 @@ class Handlers:
     async def get_usage(self, query: GetUsage) -> Usage:
         """Answer GetUsage."""
         now = self._clock.now()
-        async with _connection(self._running().pool) as connection:
+        async with reading(self._running().pool) as connection:
             looked, app = await asyncio.gather(self._ends.look(), self._app(connection, query.account, query.client_id))
             return await reads.usage(connection, app, query, self._catalog, looked, now)
 
@@ -97,14 +84,14 @@ class Handlers:
         """Answer GetUsageOfApps."""
         now = self._clock.now()
         looked = await self._ends.look()
-        async with _connection(self._running().pool) as connection:
+        async with reading(self._running().pool) as connection:
             return await reads.usage_of_apps(connection, query, self._catalog, looked, now)
 
     async def get_usage_history(self, query: GetUsageHistory) -> UsageHistory:
         """Answer GetUsageHistory."""
         now = self._clock.now()
         looked = await self._ends.look()
-        async with _connection(self._running().pool) as connection:
+        async with reading(self._running().pool) as connection:
             app = None if query.client_id is None else await self._app(connection, query.account, query.client_id)
             zone = app.windows if app is not None else await self._zone(connection, query.account)
             return await reads.usage_history(connection, query, app, zone, self._catalog, looked, now)
@@ -112,7 +99,7 @@ class Handlers:
     async def get_credential_use(self, query: GetCredentialUse) -> CredentialUse:
         """Answer GetCredentialUse."""
         started = self._running()
-        async with _connection(started.pool) as connection:
+        async with reading(started.pool) as connection:
             app = await self._app(connection, query.account, query.client_id)
             return CredentialUse(secrets=await queries.secrets_used(connection, app.client_id))
 
@@ -122,38 +109,14 @@ class Handlers:
         return self._started
 
     async def _app(self, connection: Connection, account: str, client_id: str) -> AppRow:
-        """The application. One that was registered a moment ago may still be on its way here: it is waited for."""
-        app = await self._awaited(connection, lambda: queries.find_app(connection, account, client_id))
+        app = await awaited(connection, self._running().directory, lambda: queries.find_app(connection, account, client_id))
         if app is None:
-            raise NotFound(f"There is no application {client_id}.")
+            raise no_app(client_id)
         return app
 
     async def _zone(self, connection: Connection, account: str) -> CivilWindows:
         """The account's zone, waited for as an application is."""
-        zone = await self._awaited(connection, lambda: history.zone_of(connection, account))
+        zone = await awaited(connection, self._running().directory, lambda: history.zone_of(connection, account))
         if zone is None:
             raise NotFound(f"There is no account {account}.")
         return civil(zone)
-
-    async def _awaited(self, connection: Connection, look: Callable[[], Awaitable[T | None]]) -> T | None:
-        found = await look()
-        for delay_s in (0.0, RELAY_WAIT_S):
-            if found is None:
-                await asyncio.sleep(delay_s)
-                await self._running().directory.await_registry(connection, REGISTRY_WAIT_S)
-                found = await look()
-        return found
-
-
-@asynccontextmanager
-async def _connection(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection; a lost database as what the asker may try again."""
-    try:
-        async with pool.acquire(timeout=ACQUIRE_S) as connection:
-            yield connection
-    except TollbookError:
-        raise
-    except Exception as error:
-        if not may_pass(error):
-            raise
-        raise Unavailable("Metering's database does not answer now. Trying again later is safe.") from error

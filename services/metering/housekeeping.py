@@ -1,15 +1,20 @@
-"""What the calendar asks for: new days on the dashboards, and forgetting what is too old to be repeated."""
+"""What the calendar asks for: new days on the dashboards, scheduled changes of limits, and forgetting what is too old to be
+repeated."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
 from services.metering.dashboard import BUCKET
 from services.metering.domain import REMEMBERED_US
+from services.metering.schedules import carry_out
 from shared.clock import Clock
+from shared.eventlog.log import EventLog
+from shared.events.metering import MeteringEvent
 from shared.events.usage import CLOUDEVENTS_SUBJECT
 from shared.postgres import Connection, Pool
 from shared.streams.passing import may_pass
@@ -17,7 +22,8 @@ from shared.windows import civil
 
 log = logging.getLogger(__name__)
 
-LOOK_S: Final = 2.0
+LOOK_S: Final = 0.5
+DAYS_S: Final = 2.0
 FORGET_S: Final = 600.0
 FORGET_ROWS: Final = 5_000
 ACQUIRE_S: Final = 10.0
@@ -48,12 +54,17 @@ _FORGET_EVENTS: Final = """
 
 
 class Housekeeping:
-    """Works while it is held: one worker does it for all."""
+    """Works while it is held: one worker does it for all. `committed` is called after each commit to the log."""
 
-    def __init__(self, pool: Pool, clock: Clock) -> None:
+    def __init__(
+        self, pool: Pool, event_log: EventLog[MeteringEvent], clock: Clock, committed: Callable[[], None] = lambda: None
+    ) -> None:
         self._pool = pool
+        self._log = event_log
         self._clock = clock
+        self._committed = committed
         self._held = False
+        self._days_at: float | None = None
         self._forgot_at: float | None = None
 
     async def begin(self) -> None:
@@ -79,10 +90,16 @@ class Housekeeping:
     async def look(self) -> None:
         """Do what is due."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-            await open_days(connection, self._clock.now())
-            if self._forgot_at is None or self._clock.monotonic() - self._forgot_at >= FORGET_S:
+            await carry_out(connection, self._log, self._clock.now(), self._committed)
+            if self._is_time(self._days_at, DAYS_S):
+                await open_days(connection, self._clock.now())
+                self._days_at = self._clock.monotonic()
+            if self._is_time(self._forgot_at, FORGET_S):
                 await forget(connection)
                 self._forgot_at = self._clock.monotonic()
+
+    def _is_time(self, last: float | None, every_s: float) -> bool:
+        return last is None or self._clock.monotonic() - last >= every_s
 
 
 async def open_days(connection: Connection, now: datetime) -> None:

@@ -10,6 +10,7 @@ from services.metering import deadletters, store
 from services.metering.decoding import chunks, read
 from services.metering.directory import Directory
 from services.metering.domain import Outcome, Position, PublisherKey, Tally, needs
+from services.metering.marks import mark_grown
 from services.metering.metrics import Metrics
 from shared.postgres import Connection
 from shared.streams.jetstream import Connected
@@ -60,6 +61,7 @@ class Ingest:
         await store.remember_events(connection, outcome.events, newest)
         await store.add_counts(connection, outcome.counters)
         await store.mark_counted(connection, outcome.counters, directory)
+        await mark_grown(connection, outcome.counters, directory)
         await store.use_secrets(connection, self._uses.to_write(outcome.secrets_used))
         await store.move_progress(connection, newest)
         self._metrics.counted(outcome, len(messages))

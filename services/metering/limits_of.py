@@ -9,12 +9,12 @@ from shared.commands.metering import Period
 from shared.postgres import Connection
 
 _LIMITS: Final = """
-    SELECT asked.client_id, asked.service, a.account, zone, asked.service = ANY(a.test_services) AS test,
+    SELECT a.client_id, asked.service, a.account, zone, asked.service = ANY(a.test_services) AS test,
         coalesce(l.version, 0) AS version, l.daily, l.monthly,
         coalesce(t.version, 0) AS account_version, t.monthly AS account_monthly
     FROM unnest($1::text[], $2::text[]) AS asked(client_id, service)
     JOIN app AS a USING (client_id) JOIN account USING (account)
-    LEFT JOIN app_limit AS l USING (client_id, service)
+    LEFT JOIN app_limit AS l ON l.client_id = a.client_id AND l.service = asked.service
     LEFT JOIN account_limit AS t ON t.account = a.account AND t.service = asked.service
     WHERE a.deleted_at IS NULL
 """

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
 import asyncpg
 
 from services.metering.dashboard import UsageValue, encode, key_of, split_key, window_value
+from services.metering.limits_of import Limits, limits_of
+from shared.catalog import Catalog
 from shared.clock import Clock
+from shared.commands.metering import Period
 from shared.postgres import Connection
 from shared.streams.kv import ReadValues
 from shared.windows import CivilWindows, Window, civil
@@ -89,8 +92,8 @@ async def dashboard_keys(connection: Connection) -> list[str]:
     return [row["key"] for row in await connection.fetch(_ALL_KEYS)]
 
 
-def dashboard_values(units: Mapping[str, str], clock: Clock) -> ReadValues:
-    """What KvProjection asks: the values of keys. `units` are the catalog's units by service."""
+def dashboard_values(catalog: Catalog, clock: Clock) -> ReadValues:
+    """What KvProjection asks: the values of keys of the bucket `usage`."""
 
     async def read(connection: Connection, keys: list[str]) -> dict[str, bytes | None]:
         now = clock.now()
@@ -99,18 +102,21 @@ def dashboard_values(units: Mapping[str, str], clock: Clock) -> ReadValues:
         apps = {row[0]: AppRow(row[0], row[1], civil(row[2]), row[3], row[4]) for row in rows}
         pairs = [(apps[client_id], service) for _, client_id, service in wanted if client_id in apps]
         used = await _used_now(connection, pairs, now)
+        limits = await limits_of(connection, {(app.client_id, service) for app, service in pairs})
         counted = (await counted_up_to(connection)).values()
         values: dict[str, bytes | None] = dict.fromkeys(keys)
         for app, service in pairs:
             day, month = used.get((app.client_id, service, "d")), used.get((app.client_id, service, "m"))
             if service not in app.services and day is None and month is None:
                 continue
+            entry, limit = catalog.get(service), limits.get((app.client_id, service))
+            quota = None if entry is None else entry.test_quota
             value = UsageValue(
                 app.client_id,
                 service,
-                units.get(service),
-                window_value(app.windows.day(now), *_used_and_calls(day)),
-                window_value(app.windows.month(now), *_used_and_calls(month)),
+                None if entry is None else entry.unit,
+                window_value(app.windows.day(now), *_used_and_calls(day), _effective(limit, "daily", quota)),
+                window_value(app.windows.month(now), *_used_and_calls(month), _effective(limit, "monthly", quota)),
                 max((one.recorded_at for one in counted), default=app.registered_at),
                 max((one.sequence for one in counted), default=0),
             )
@@ -135,6 +141,10 @@ async def _used_now(
     columns = [list(column) for column in zip(*wanted, strict=True)] or [[], [], [], []]
     rows = await connection.fetch(_WINDOWS, *columns)
     return {(row["client_id"], row["service"], row["period"]): Used(row["calls"], row["units"]) for row in rows}
+
+
+def _effective(limits: Limits | None, period: Period, test_quota: int | None) -> int | None:
+    return None if limits is None else limits.effective(period, test_quota)
 
 
 def _used_and_calls(used: Used | None) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from services.metering.dashboard import BUCKET
+from services.metering.dashboard import BUCKET, LIMITS_BUCKET
 from shared.eventlog.changes import Change
 from shared.events.codec import UnknownEvent, parse_ce_type
 from shared.events.registry import (
@@ -45,6 +45,15 @@ _ACTIVATE: Final = """
 _DELETE: Final = """
     UPDATE app SET deleted_at = n.at, position = n.position
     FROM unnest($1::text[], $2::timestamptz[], $3::bigint[]) AS n(client_id, at, position) WHERE app.client_id = n.client_id
+"""
+_MARK_LIMITS: Final = """
+    INSERT INTO kv_dirty (bucket, key)
+    SELECT DISTINCT n.bucket, a.account || '.' || a.client_id || '.' || s.service
+    FROM unnest($1::text[], $2::text[]) AS n(client_id, bucket) JOIN app AS a USING (client_id), LATERAL (
+        SELECT service FROM app_limit AS l WHERE l.client_id = a.client_id
+        UNION SELECT service FROM limit_schedule AS w WHERE w.account = a.account AND w.client_id = a.client_id) AS s(service)
+    ORDER BY 1, 2
+    ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
 """
 _MARK_APP: Final = """
     INSERT INTO kv_dirty (bucket, key)
@@ -91,13 +100,14 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
                 _mark_all_of(event.client_id),  # those that are deselected with it
                 Change(_EDIT, (event.client_id, _ids(event.services), _ids_in_test(event.services), position), event.client_id),
                 _mark_all_of(event.client_id),
+                _mark_limits_of(event.client_id),
             ]
         case ServiceActivated():
             activated = Change(_ACTIVATE, (event.client_id, event.service, position), event.client_id)
-            return [activated, _mark_all_of(event.client_id)]
+            return [activated, _mark_all_of(event.client_id), _mark_limits_of(event.client_id)]
         case AppDeleted():
             deleted = Change(_DELETE, (event.client_id, recorded_at, position), event.client_id)
-            return [deleted, _mark_all_of(event.client_id)]
+            return [deleted, _mark_all_of(event.client_id), _mark_limits_of(event.client_id)]
         case TermsAccepted() | SecretReissued() | SecretRevoked():
             return []
         case _:
@@ -115,3 +125,7 @@ def _ids_in_test(services: tuple[SelectedService, ...]) -> str:
 
 def _mark_all_of(client_id: str) -> Change:
     return Change(_MARK_APP, (client_id, BUCKET), client_id)
+
+
+def _mark_limits_of(client_id: str) -> Change:
+    return Change(_MARK_LIMITS, (client_id, LIMITS_BUCKET), client_id)

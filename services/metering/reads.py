@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from services.metering import current, history, queries
 from services.metering.ends import Looked, as_of
 from services.metering.forecast import Basis, basis_window, forecast
+from services.metering.limits import check_service
 from services.metering.limits_of import Limits, limits_of
 from services.metering.queries import AppRow, Counted, Used
 from shared.catalog import Catalog
@@ -30,7 +31,6 @@ from shared.commands.metering import (
     UsageSeries,
     WindowUsage,
 )
-from shared.errors import FieldProblem, InvalidInput
 from shared.postgres import Connection
 from shared.windows import EPOCH, CivilWindows, Kind, Window, civil
 
@@ -47,7 +47,7 @@ class _Found(NamedTuple):
 
 async def usage(connection: Connection, app: AppRow, query: GetUsage, catalog: Catalog, looked: Looked, now: datetime) -> Usage:
     """The reply to GetUsage; `looked` was seen before. Raises InvalidInput."""
-    check_service(query.service, catalog, app.services)
+    _check(query.service, catalog, app.services)
     windows = history_windows(app, query, now)
     kind = _KIND[query.period]
     open_now = app.windows.of(kind, now)
@@ -173,15 +173,14 @@ def _services(service: str | None, catalog: Catalog, selected: Collection[str]) 
     """The services to read, and those of them that get a series in any case. Raises InvalidInput."""
     if service is None:
         return {*catalog, *selected}, selected
-    check_service(service, catalog, selected)
+    _check(service, catalog, selected)
     return {service}, {service}
 
 
-def check_service(service: str, catalog: Catalog, selected: Collection[str]) -> None:
+def _check(service: str, catalog: Catalog, selected: Collection[str]) -> None:
     """Raises InvalidInput unless the service is in the catalog, or was selected when it still was."""
-    if service not in catalog and service not in selected:
-        problem = FieldProblem("service", f"there is no service {service}", f"Give one of: {', '.join(sorted(catalog))}.")
-        raise InvalidInput(history.BROKEN, [problem])
+    if service not in selected:
+        check_service(service, catalog)
 
 
 def history_windows(app: AppRow, query: GetUsage, now: datetime) -> list[Window]:

@@ -14,10 +14,12 @@ from shared.streams.message import Message
 from shared.windows import from_us, to_us
 
 _ADD: Final = """
-    INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[])
+    INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units, after_close_units)
+    SELECT * FROM unnest(
+        $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
     ON CONFLICT (client_id, service, period, window_start) DO UPDATE
-    SET calls = c.calls + excluded.calls, units = c.units + excluded.units, late_units = c.late_units + excluded.late_units
+    SET calls = c.calls + excluded.calls, units = c.units + excluded.units, late_units = c.late_units + excluded.late_units,
+        after_close_units = c.after_close_units + excluded.after_close_units
 """
 _POSITIONS: Final = """
     SELECT publisher, partition, seq, retracted, recorded_at, rejected, digest FROM publisher_position
@@ -93,6 +95,7 @@ async def add_counts(connection: Connection, counters: Mapping[CounterKey, Count
         [count.calls for _, count in rows],
         [count.units for _, count in rows],
         [count.late_units for _, count in rows],
+        [count.after_close_units for _, count in rows],
     )
 
 

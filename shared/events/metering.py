@@ -57,13 +57,17 @@ class AccountLimitChanged(Event, frozen=True, kw_only=True):
 
 
 class LimitChangeScheduled(Event, frozen=True, kw_only=True):
-    """The limits of an application (client_id "": of the account) at a service are to become these at `effective_at`."""
+    """The limits of an application (client_id "": of the account) at a service are to become these at `effective_at`.
+
+    `requested_by` is the id of who asked: it becomes the actor of the change.
+    """
 
     account: str
     client_id: str
     service: str
     schedule_id: str
     effective_at: datetime
+    requested_by: str
     daily: int | None
     monthly: int | None
     daily_rungs: tuple[int, ...] = RUNGS

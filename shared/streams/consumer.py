@@ -87,7 +87,8 @@ class Consumer:
     Rows and checkpoints of a batch commit together, so every message takes effect once, whatever crashes. Failures that may pass
     are tried again without end; `Poison`, or any other exception three times, stops the consumer: what came before the bad
     message is committed, `readiness` says what is wrong, and `run` waits. `add` and `remove` may be called at any time, but not
-    by `handle`. Checkpoints are kept under `name`: a consumer that is named anew starts from the beginning.
+    by `handle`. Checkpoints are kept under `name`: a consumer that is named anew starts from the beginning. `committed` is called
+    after each commit.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Consumer:
         buffer_messages: int = 1000,
         buffer_bytes: int = 64 * 1024 * 1024,
         clock: Clock,
+        committed: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.committed_at: float | None = None
@@ -111,6 +113,7 @@ class Consumer:
         self._batch_max = batch_max
         self._linger_s = linger_s
         self._clock = clock
+        self._committed = committed
         self._buffer = Buffer(buffer_messages, buffer_bytes)
         self._sources: dict[Source, _Following] = {}
         self._by_puller: dict[Filler, _Following] = {}
@@ -290,6 +293,7 @@ class Consumer:
             following.fenced = 0
         self._trouble = ""
         self.committed_at = self._clock.monotonic()
+        self._committed()
         await self._tell_moved()
 
     async def _read_again(self, batch: Sequence[Held]) -> None:

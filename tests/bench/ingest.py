@@ -20,6 +20,7 @@ from tests.bench.examples import Issued, issue, opened, publish_registry, usage_
 from tests.bench.measure import Aim, Measured, Row, interleaved, row, said
 from tests.bench.place import WAIT_S, Place, ServiceProcess
 from tests.bench.pulling import decoder, fetched, pulled_and_decoded
+from tests.support.metering_process import VAULT_KEY
 from tests.support.servers import PostgresDatabase
 
 APPS: Final = 1_000
@@ -87,7 +88,14 @@ async def running_worker(place: Place, apps: list[Issued]) -> AsyncIterator[Work
 
 
 def metering_settings(place: Place, dsn: ServiceDsn) -> dict[str, object]:
-    return {"NATS_URL": place.nats_url, "POSTGRES_DSN": dsn.dsn, "CATALOG": CATALOG, "PARTITIONS": PARTITIONS, "WORKER": "bench"}
+    return {
+        "NATS_URL": place.nats_url,
+        "POSTGRES_DSN": dsn.dsn,
+        "CATALOG": CATALOG,
+        "VAULT_KEY": VAULT_KEY,
+        "PARTITIONS": PARTITIONS,
+        "WORKER": "bench",
+    }
 
 
 async def _open(database: PostgresDatabase, schema: str) -> asyncpg.Connection[asyncpg.Record]:

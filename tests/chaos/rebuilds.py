@@ -28,6 +28,10 @@ TABLES: Final = {
         "SELECT a::text FROM account AS a",
         "SELECT a::text FROM app AS a",
         "SELECT (client_id, secret_id)::text FROM credential_use",
+        "SELECT l::text FROM app_limit AS l",
+        "SELECT l::text FROM account_limit AS l",
+        "SELECT s::text FROM limit_schedule AS s",
+        "SELECT t::text FROM told AS t",
     ),
 }
 """What is compared. When a single event was recorded, and the minute of a secret's last use, may differ."""

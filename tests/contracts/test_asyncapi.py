@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from shared.events.metering import CODEC as METERING
 from shared.events.registry import CODEC as REGISTRY
 from tests.support.processes import environment_of
 from tests.support.stack import ROOT, StackProcess
@@ -72,4 +73,7 @@ def test_every_event_and_every_way_of_usage_is_described(judged: dict[str, Any])
     assert metering["receive", "usage.cloudevents"] == ["UsageRecorded"]
     assert metering["receive", "registry.events.>"] == events
     assert metering["send", "deadletter.usage"] == ["DeadLetter"]
+    for name in METERING.classes:
+        assert metering["send", f"metering.events.{name}"] == [name]
     assert ("receive", "metering.queries.GetUsage") in metering
+    assert ("receive", "metering.commands.SetLimits") in metering

@@ -73,6 +73,7 @@ def make_metering(nats_url: str, dsn: ServiceDsn) -> Service:
             "http_port": free_port(),
             "catalog": DEPLOY / "catalog.yaml",
             "partitions": 2,
+            "vault_key": new_vault_key(),
         }
     )
     return metering.build(settings)

@@ -15,9 +15,10 @@ from deploy.servers.nats_config import NatsUser, stack_config
 from deploy.servers.program import free_port
 from tests.support.servers import ServerProcess
 
-_MIRRORED = ("$JS.API.CONSUMER.CREATE.KV_apps", "$JS.API.CONSUMER.CREATE.KV_usage")
+_BUCKETS = ("apps", "usage", "limits")
+_MIRRORED = tuple(f"$JS.API.CONSUMER.CREATE.KV_{bucket}" for bucket in _BUCKETS)
 _API = [subject for plain in _MIRRORED for subject in (plain, f"{plain}.>")]
-_FLOW = ["$JS.FC.KV_apps.>", "$JS.FC.KV_usage.>"]
+_FLOW = [f"$JS.FC.KV_{bucket}.>" for bucket in _BUCKETS]
 
 
 def _exports() -> str:

@@ -32,6 +32,7 @@ from shared.events.registry import (
     RegistryEvent,
     SecretIssued,
     SelectedService,
+    Tier,
 )
 from shared.events.usage import MSGPACK, RECORDS_SUBJECT, UsageBatch, UsageRecord, partition_of
 from shared.streams.cloudevents import cloudevent_headers
@@ -41,6 +42,7 @@ from shared.windows import to_us
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS: Final = 4
+VAULT_KEY: Final = "b6" * 32
 LOOK_S: Final = 0.05
 T = TypeVar("T")
 
@@ -59,6 +61,7 @@ class MeteringProcess:
             "TOLLBOOK_POSTGRES_OWNER_DSN": dsn.owner_dsn,
             "TOLLBOOK_CATALOG": str(ROOT / "deploy" / "catalog.yaml"),
             "TOLLBOOK_PARTITIONS": str(PARTITIONS),
+            "TOLLBOOK_VAULT_KEY": VAULT_KEY,
             "TOLLBOOK_WORKER": name,
             **settings,
         }
@@ -151,13 +154,15 @@ class RegistryFeed:
     async def open_account(self, account: str = "acme", zone: str = "Asia/Seoul") -> None:
         await self.publish(AccountOpened(account=account, zone=zone))
 
-    async def register(self, client_id: str, account: str = "acme", services: Sequence[str] = ("csr",)) -> None:
+    async def register(
+        self, client_id: str, account: str = "acme", services: Sequence[str] = ("csr",), tier: Tier = "live"
+    ) -> None:
         await self.publish(
             AppRegistered(
                 account=account,
                 client_id=client_id,
                 name="speech",
-                services=tuple(SelectedService(service) for service in services),
+                services=tuple(SelectedService(service, tier) for service in services),
                 environments=Environments(),
                 secret=SecretIssued("s1", "00" * 32),
             )

@@ -43,7 +43,8 @@ CREATE INDEX limit_schedule_by_time ON limit_schedule (effective_at);
 CREATE INDEX limit_schedule_by_scope ON limit_schedule (account, client_id, service);
 GRANT SELECT, INSERT, UPDATE, DELETE ON limit_schedule TO {role};
 
--- The highest percentage that was told of each limit in each window: the fold of the log, too. client_id '' as above.
+-- The highest percentage that was told of each version of a limit in each window: the fold of the log, too. client_id '' as above;
+-- version 0 is the catalog's test quota.
 CREATE TABLE told (
     account        text NOT NULL,
     client_id      text NOT NULL,
@@ -53,12 +54,12 @@ CREATE TABLE told (
     version        integer NOT NULL,
     percent        integer NOT NULL,
     exhausted      boolean NOT NULL,
-    PRIMARY KEY (account, client_id, service, period, window_start)
+    PRIMARY KEY (account, client_id, service, period, window_start, version)
 ) WITH (fillfactor = 70);
 GRANT SELECT, INSERT, UPDATE, DELETE ON told TO {role};
 
--- Windows of limited scopes whose usage or limit has changed: to be looked at for crossings. A mark stays until every transaction that
--- ran when it was made has ended (docs/decisions/0013).
+-- Windows of limited scopes whose usage or limit has changed: to be looked at for crossings. marked_by tells a mark from a later one
+-- of the same window. A mark stays until every transaction that ran when it was first looked at has ended (docs/decisions/0013).
 CREATE TABLE limit_mark (
     account        text NOT NULL,
     client_id      text NOT NULL,

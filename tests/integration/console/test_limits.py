@@ -10,11 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from nats.aio.client import Client
 
 from tests.integration.console.conftest import House
-from tests.support.consoles import client, issue_token
-from tests.support.limits_contract import LimitsContract
+from tests.support.consoles import client, issue_token, make_metering, running
+from tests.support.servers import PostgresDatabase
 
 RUNGS = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
 NEXT_MONTH = (datetime.now(UTC) + timedelta(days=30)).isoformat()
@@ -22,10 +21,9 @@ NEXT_MONTH = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 
 @dataclass
 class Limited:
-    """The console with limits behind it, and where those of an application and of the account are."""
+    """The console with metering behind it, and where those of an application and of the account are."""
 
     house: House
-    contract: LimitsContract
     of_app: str
     of_account: str = "/v1/services/clova-voice/limits"
 
@@ -38,10 +36,15 @@ class Limited:
 
 
 @pytest.fixture
-async def limited(house: House, nc: Client) -> AsyncIterator[Limited]:
-    async with LimitsContract(nc).running() as contract:
+async def limited(house: House, postgres: PostgresDatabase) -> AsyncIterator[Limited]:
+    dsn = await postgres.service_schema("metering")
+    async with running(make_metering(house.nats_url, dsn)):
         issued = await house.register()
-        yield Limited(house, contract, f"/v1/apps/{issued['client_id']}/services/clova-voice/limits")
+        found = Limited(house, f"/v1/apps/{issued['client_id']}/services/clova-voice/limits")
+        async with asyncio.timeout(20):
+            while (await house.api.get(found.of_app)).status_code == 503:  # noqa: ASYNC110 - a server is asked
+                await asyncio.sleep(0.1)
+        yield found
 
 
 async def test_none_is_set_then_some_then_none(limited: Limited) -> None:
@@ -126,8 +129,12 @@ async def test_changes_are_scheduled_listed_and_taken_back(limited: Limited) -> 
             assert (await limited.api.delete(f"{path}/scheduled/{other['schedule_id']}")).status_code == 204
         assert (await limited.api.delete(f"{path}/scheduled/{'0' * 32}")).status_code == 404
         assert (await limited.api.delete(f"{path}/scheduled/nonsense")).status_code == 404
-        limited.contract.take_effect(made.json()["schedule_id"])
-        assert (await limited.api.delete(f"{path}/scheduled/{made.json()['schedule_id']}")).status_code == 409
+        soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+        taken = (await limited.api.post(f"{path}/scheduled", json={"effective_at": soon, "monthly": 300})).json()
+        async with asyncio.timeout(20):
+            while (await limited.api.get(path)).json()["monthly"] != 300:  # noqa: ASYNC110 - a server is asked
+                await asyncio.sleep(0.1)
+        assert (await limited.api.delete(f"{path}/scheduled/{taken['schedule_id']}")).status_code == 409
         for at in ("2020-01-01T00:00:00Z", "2090-01-01T00:00:00Z", NEXT_MONTH[:19]):
             wrong = await limited.api.post(f"{path}/scheduled", json={"effective_at": at})
             assert (wrong.status_code, [field["field"] for field in wrong.json()["fields"]]) == (422, ["effective_at"])

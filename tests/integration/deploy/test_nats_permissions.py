@@ -75,7 +75,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     users = {name: NatsUser(public_key(seed), PERMISSIONS[name]) for name, seed in seeds.items()}
     config = folder / "nats.conf"
     config.write_text(
-        stack_config(port, websocket_port, folder / "js", users, public_key(new_account_seed()), ("apps", "usage")), "utf-8"
+        stack_config(port, websocket_port, folder / "js", users, public_key(new_account_seed()), ("apps", "usage", "limits")),
+        "utf-8",
     )
     server = ServerProcess(nats_server.program(config), lambda: nats_server.answers(port), Path(folder / "log"))
     server.start()
@@ -93,6 +94,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         ("gate", "$JS.API.STREAM.CREATE.USAGE"),
         ("gate", "$JS.API.STREAM.PURGE.REGISTRY"),
         ("gate", "$JS.API.STREAM.DELETE.REGISTRY"),
+        ("gate", "metering.events.LimitChanged"),
+        ("gate", "metering.commands.SetLimits"),
+        ("gate", "metering.recall"),
+        ("gate", "$JS.API.STREAM.DELETE.METERING"),
+        ("registry", "metering.events.LimitChanged"),
+        ("registry", "$KV.limits.demo.x"),
+        ("console", "metering.events.LimitChanged"),
         ("metering", "registry.events.AppRegistered"),
         ("metering", "$KV.apps.demo.x"),
         ("metering", "$JS.API.STREAM.DELETE.REGISTRY"),
@@ -119,7 +127,13 @@ async def test_what_a_user_has_no_business_with_is_refused(guarded: Guarded, use
         ("registry", "$KV.apps.demo.x"),
         ("gate", "usage.records.15"),
         ("gate", "$JS.API.CONSUMER.CREATE.REGISTRY.name.filter"),
+        ("gate", "$JS.API.CONSUMER.CREATE.METERING.name.filter"),
+        ("gate", "metering.commands.LeaseQuota"),
         ("metering", "deadletter.usage"),
+        ("metering", "metering.events.LimitChanged"),
+        ("metering", "metering.recall"),
+        ("metering", "$KV.limits.demo.account.csr"),
+        ("console", "metering.commands.SetLimits"),
         ("console", "registry.commands.RegisterApp"),
         ("console", "metering.queries.GetUsage"),
         ("publisher", "usage.cloudevents"),

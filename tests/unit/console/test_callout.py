@@ -11,7 +11,7 @@ import nkeys
 import pytest
 
 from services.console import nats_jwt
-from services.console.callout import Callout, permissions
+from services.console.callout import BUCKETS, Callout, permissions
 from services.console.tokens import Authenticator
 from shared.clock import FixedClock
 from shared.errors import Unavailable
@@ -106,6 +106,6 @@ def test_every_permission_names_the_account() -> None:
     allowed = permissions("demo")
     assert allowed["sub"] == {"allow": ["_INBOX_demo.>"]}
     keys = [subject for subject in allowed["pub"]["allow"] if "$KV." in subject]
-    assert len(keys) == 4
+    assert len(keys) == 2 * len(BUCKETS)
     assert all(subject.endswith(".demo.>") for subject in keys)
     assert not any("STREAM" in subject or "NEXT" in subject for subject in allowed["pub"]["allow"])

@@ -8,6 +8,7 @@ import pytest
 
 from deploy.errors import StackError
 from deploy.home import FREE_BYTES_MIN, Home
+from deploy.keys import load_keys
 from deploy.secrets import Secrets, new_account_seed, new_user_seed, public_key
 
 
@@ -49,6 +50,18 @@ def test_a_key_that_the_data_depends_on_is_not_made_anew(tmp_path: Path) -> None
     data.mkdir()
     with pytest.raises(StackError, match=r"vault-key is missing.*restore it"):
         secrets.get("vault-key", lambda: "new", data=data)
+
+
+def test_of_vault_keys_only_one_that_keeps_no_secrets_may_come_later(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    secrets = Secrets(home.folder / "secrets")
+    load_keys(secrets, home)
+    home.postgres.mkdir(parents=True)
+    secrets.path("vault-metering").unlink()
+    assert load_keys(secrets, home).vault["metering"]
+    secrets.path("vault-registry").unlink()
+    with pytest.raises(StackError, match="vault-registry is missing"):
+        load_keys(secrets, home)
 
 
 def test_an_empty_secret_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""Marking the windows of limited scopes that counting lets grow: late in counting's transaction, and next to nothing where there
+are no limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from services.metering.domain import App, Count, CounterKey
+from services.metering.thresholds import WindowKey
+from shared.postgres import Connection
+from shared.windows import from_us
+
+# Read after the counters were written: a transaction that does not see a limit here has begun before that limit's mark is looked
+# at, and the mark stays until it has ended (docs/decisions/0013).
+_LIMITED: Final = """
+    SELECT '' AS account, client_id, service, coalesce(daily, 0) > 0 AS d, coalesce(monthly, 0) > 0 AS m
+    FROM app_limit WHERE client_id = ANY($1::text[])
+    UNION ALL
+    SELECT account, '', service, false, coalesce(monthly, 0) > 0 FROM account_limit WHERE account = ANY($2::text[])
+"""
+_MARK: Final = """
+    INSERT INTO limit_mark (account, client_id, service, period, window_start)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+    ON CONFLICT (account, client_id, service, period, window_start) DO UPDATE SET marked_by = pg_current_xact_id()
+"""
+
+
+async def mark_grown(connection: Connection, counters: Mapping[CounterKey, Count], directory: Mapping[str, App]) -> None:
+    """Mark those of the days and months whose units grew while they were open, of scopes that have a limit."""
+    grown = [key for key, count in counters.items() if key.period != "h" and count.units > count.after_close_units]
+    if not grown:
+        return
+    clients = {key.client_id for key in grown}
+    accounts = {directory[client_id].account for client_id in clients}
+    rows = await connection.fetch(_LIMITED, sorted(clients), sorted(accounts))
+    if not rows:
+        return
+    limited = {(row["account"], row["client_id"], row["service"], period) for row in rows for period in "dm" if row[period]}
+    marks: set[WindowKey] = set()
+    for client_id, service, period, start_us in grown:
+        account = directory[client_id].account
+        if ("", client_id, service, period) in limited:
+            marks.add(WindowKey(account, client_id, service, period, from_us(start_us)))
+        if (account, "", service, period) in limited:
+            marks.add(WindowKey(account, "", service, period, from_us(start_us)))
+    if marks:
+        await connection.execute(_MARK, *(list(column) for column in zip(*sorted(marks), strict=True)))
