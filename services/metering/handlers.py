@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-from itertools import islice
+import asyncio
 from typing import Final
 
 from faststream.nats import NatsBroker
 
-from services.metering import queries
-from services.metering.ends import Ends, as_of
-from services.metering.limits import check_service, no_app
-from services.metering.limits_of import limits_of
-from services.metering.projection import LETTER
-from services.metering.queries import AppRow, Used
+from services.metering import history, queries, reads
+from services.metering.ends import Ends
+from services.metering.limits import no_app
+from services.metering.queries import AppRow
 from services.metering.serving import Started, awaited, reading
 from shared.catalog import Catalog
 from shared.clock import Clock
 from shared.commands.metering import (
-    HISTORY_WINDOWS,
-    HISTORY_WINDOWS_MAX,
     SERVICE,
     CredentialUse,
     GetCredentialUse,
     GetUsage,
-    Moment,
-    Period,
+    GetUsageHistory,
+    GetUsageOfApps,
     Usage,
-    WindowUsage,
+    UsageHistory,
+    UsageOfApps,
 )
 from shared.commands.requester import subject_of
-from shared.errors import FieldProblem, InvalidInput, Unavailable
+from shared.errors import NotFound, Unavailable
 from shared.postgres import Connection
 from shared.readiness import Readiness
-from shared.windows import Kind, Window
+from shared.windows import CivilWindows, civil
 
 WORKERS_MAX: Final = 16
-_KIND: Final[Mapping[Period, Kind]] = {"daily": "day", "monthly": "month"}
+HISTORIES_MAX: Final = 2
+"""Long histories are read this many at a time, so that they leave connections for everything else."""
 
 
 class Handlers:
@@ -65,6 +61,14 @@ class Handlers:
         async def get_usage(query: GetUsage) -> Usage:
             return await self.get_usage(query)
 
+        @broker.subscriber(subject_of(SERVICE, GetUsageOfApps), queue=SERVICE, max_workers=WORKERS_MAX)
+        async def get_usage_of_apps(query: GetUsageOfApps) -> UsageOfApps:
+            return await self.get_usage_of_apps(query)
+
+        @broker.subscriber(subject_of(SERVICE, GetUsageHistory), queue=SERVICE, max_workers=HISTORIES_MAX)
+        async def get_usage_history(query: GetUsageHistory) -> UsageHistory:
+            return await self.get_usage_history(query)
+
         @broker.subscriber(subject_of(SERVICE, GetCredentialUse), queue=SERVICE, max_workers=WORKERS_MAX)
         async def get_credential_use(query: GetCredentialUse) -> CredentialUse:
             return await self.get_credential_use(query)
@@ -72,34 +76,25 @@ class Handlers:
     async def get_usage(self, query: GetUsage) -> Usage:
         """Answer GetUsage."""
         now = self._clock.now()
-        started = self._running()
+        async with reading(self._running().pool) as connection:
+            looked, app = await asyncio.gather(self._ends.look(), self._app(connection, query.account, query.client_id))
+            return await reads.usage(connection, app, query, self._catalog, looked, now)
+
+    async def get_usage_of_apps(self, query: GetUsageOfApps) -> UsageOfApps:
+        """Answer GetUsageOfApps."""
+        now = self._clock.now()
         looked = await self._ends.look()
-        async with reading(started.pool) as connection:
-            app = await self._app(connection, query.account, query.client_id)
-            self._check_service(app, query.service)
-            windows = history_windows(app, query, now)
-            open_now = app.windows.of(_KIND[query.period], now)
-            first, last = min(windows[0].start, open_now.start), max(windows[-1].start, open_now.start)
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                counted = await queries.counted_up_to(connection)
-                used = await queries.used_by_window(connection, app.client_id, query.service, LETTER[query.period], first, last)
-                limit = await self._limit(connection, app.client_id, query.service, query.period)
-        current = used.get(open_now.start, Used())
-        return Usage(
-            client_id=app.client_id,
-            service=query.service,
-            period=query.period,
-            zone=app.windows.zone,
-            used=current.units,
-            calls=current.calls,
-            limit=limit,
-            late=current.late_units,
-            window_start=open_now.start,
-            resets_at=open_now.end,
-            as_of=as_of(looked, counted, app.registered_at),
-            position=max((one.sequence for one in counted.values()), default=0),
-            history=tuple(_window_usage(window, used.get(window.start, Used())) for window in windows),
-        )
+        async with reading(self._running().pool) as connection:
+            return await reads.usage_of_apps(connection, query, self._catalog, looked, now)
+
+    async def get_usage_history(self, query: GetUsageHistory) -> UsageHistory:
+        """Answer GetUsageHistory."""
+        now = self._clock.now()
+        looked = await self._ends.look()
+        async with reading(self._running().pool) as connection:
+            app = None if query.client_id is None else await self._app(connection, query.account, query.client_id)
+            zone = app.windows if app is not None else await self._zone(connection, query.account)
+            return await reads.usage_history(connection, query, app, zone, self._catalog, looked, now)
 
     async def get_credential_use(self, query: GetCredentialUse) -> CredentialUse:
         """Answer GetCredentialUse."""
@@ -107,12 +102,6 @@ class Handlers:
         async with reading(started.pool) as connection:
             app = await self._app(connection, query.account, query.client_id)
             return CredentialUse(secrets=await queries.secrets_used(connection, app.client_id))
-
-    async def _limit(self, connection: Connection, client_id: str, service: str, period: Period) -> int | None:
-        """The application's own limit, or the test quota if that is lower."""
-        limits = (await limits_of(connection, [(client_id, service)])).get((client_id, service))
-        entry = self._catalog.get(service)
-        return None if limits is None else limits.effective(period, None if entry is None else entry.test_quota)
 
     def _running(self) -> Started:
         if self._started is None:
@@ -125,35 +114,9 @@ class Handlers:
             raise no_app(client_id)
         return app
 
-    def _check_service(self, app: AppRow, service: str) -> None:
-        if service not in app.services:
-            check_service(service, self._catalog)
-
-
-def history_windows(app: AppRow, query: GetUsage, now: datetime) -> list[Window]:
-    """The windows that a query asks for, in the order of time; at least one. Raises InvalidInput."""
-    kind = _KIND[query.period]
-    last = now if query.to is None else _instant(app, query.to)
-    if query.from_ is not None:
-        first = _instant(app, query.from_)
-    else:
-        first = app.windows.before(kind, last, HISTORY_WINDOWS[query.period] - 1).start
-    found = list(islice(app.windows.between(kind, first, last), HISTORY_WINDOWS_MAX + 1))
-    if not found:
-        problem = FieldProblem("from", "it is after `to`", "Give an earlier `from`, or a later `to`.")
-    elif len(found) > HISTORY_WINDOWS_MAX:
-        problem = FieldProblem(
-            "from", f"from there to `to` are more than {HISTORY_WINDOWS_MAX} windows", "Ask for the history piece by piece."
-        )
-    else:
-        return found
-    raise InvalidInput("The query breaks the rules named in `fields`.", [problem])
-
-
-def _instant(app: AppRow, moment: Moment) -> datetime:
-    assert moment is not None, "looked at before"
-    return moment if isinstance(moment, datetime) else app.windows.day_start(moment)
-
-
-def _window_usage(window: Window, used: Used) -> WindowUsage:
-    return WindowUsage(window_start=window.start, used=used.units, calls=used.calls)
+    async def _zone(self, connection: Connection, account: str) -> CivilWindows:
+        """The account's zone, waited for as an application is."""
+        zone = await awaited(connection, self._running().directory, lambda: history.zone_of(connection, account))
+        if zone is None:
+            raise NotFound(f"There is no account {account}.")
+        return civil(zone)

@@ -20,10 +20,6 @@ _APP: Final = """
     SELECT client_id, account, zone, services, registered_at FROM app JOIN account USING (account)
     WHERE client_id = $1 AND account = $2 AND deleted_at IS NULL
 """
-_HISTORY: Final = """
-    SELECT window_start, calls, units, late_units FROM counter
-    WHERE client_id = $1 AND service = $2 AND period = $3 AND window_start BETWEEN $4 AND $5
-"""
 _PROGRESS: Final = "SELECT subject, sequence, recorded_at FROM progress WHERE sequence > 0"
 _SECRETS: Final = "SELECT secret_id, last_used_at FROM credential_use WHERE client_id = $1"
 # One statement, so that all of it is of one moment. An application whose zone is not among $3 comes without its counters.
@@ -58,6 +54,12 @@ class AppRow(NamedTuple):
     services: Sequence[str]
     registered_at: datetime
 
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> AppRow:
+        """From its columns, with the account's zone."""
+        client_id, account, zone, *rest = row
+        return cls(client_id, account, civil(zone), *rest)
+
 
 class Used(NamedTuple):
     """What one window counts."""
@@ -84,15 +86,7 @@ class Counted(NamedTuple):
 async def find_app(connection: Connection, account: str, client_id: str) -> AppRow | None:
     """The account's application; None when there is none, it is another's, or it was deleted."""
     row = await connection.fetchrow(_APP, client_id, account)
-    return None if row is None else AppRow(row[0], row[1], civil(row[2]), row[3], row[4])
-
-
-async def used_by_window(
-    connection: Connection, client_id: str, service: str, period: str, first: datetime, last: datetime
-) -> dict[datetime, Used]:
-    """By window start, from `first` to `last`: the windows with any usage. `period` is h, d or m."""
-    rows = await connection.fetch(_HISTORY, client_id, service, period, first, last)
-    return {row["window_start"]: Used(row["calls"], row["units"], row["late_units"]) for row in rows}
+    return None if row is None else AppRow.of(row)
 
 
 async def counted_up_to(connection: Connection) -> dict[str, Counted]:

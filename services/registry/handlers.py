@@ -19,6 +19,7 @@ from shared.commands.registry import (
     AccountView,
     AppDeletedReply,
     AppIssued,
+    AppNames,
     AppPage,
     AppView,
     Authentication,
@@ -27,6 +28,7 @@ from shared.commands.registry import (
     EditApp,
     GetAccount,
     GetApp,
+    GetAppNames,
     GetAuthentication,
     GetTerms,
     ListApps,
@@ -102,6 +104,7 @@ class Handlers:
             ListServices: self.list_services,
             ListApps: self.list_apps,
             GetApp: self.get_app,
+            GetAppNames: self.get_app_names,
             GetAuthentication: self.get_authentication,
         }
         for message, answer in answers.items():
@@ -235,6 +238,10 @@ class Handlers:
     async def get_app(self, query: GetApp) -> AppView:
         async with self._reading() as connection:
             return await self._app(connection, query.account, query.client_id)
+
+    async def get_app_names(self, query: GetAppNames) -> AppNames:
+        async with self._reading() as connection:
+            return AppNames(names=await queries.names_of_apps(connection, query.account, query.client_ids))
 
     async def get_authentication(self, query: GetAuthentication) -> Authentication:
         async with self._reading() as connection:

@@ -28,6 +28,7 @@ _BY_KEY: Final = f"""
     SELECT account || '.' || client_id AS key, {_APP_COLUMNS} FROM app
     WHERE (account, client_id) IN (SELECT split_part(k, '.', 1), split_part(k, '.', 2) FROM unnest($1::text[]) AS k)
 """  # noqa: S608 - constants
+_NAMES: Final = "SELECT client_id, name FROM app WHERE client_id = ANY($2::text[]) AND account = $1"
 _KEYS: Final = "SELECT account || '.' || client_id AS key FROM app"
 _SECRETS: Final = """
     SELECT secret_id, issued_at, valid_until FROM secret
@@ -80,6 +81,11 @@ async def find_app(connection: Connection, account: str, client_id: str) -> AppR
 async def page_of_apps(connection: Connection, account: str, before: int | None, limit: int) -> list[AppRow]:
     """Up to `limit` applications registered before the log position `before` (None: all), the newest first."""
     return [_app_row(row) for row in await connection.fetch(_PAGE, account, before, limit)]
+
+
+async def names_of_apps(connection: Connection, account: str, client_ids: Sequence[str]) -> dict[str, str]:
+    """The names of those of these applications that are the account's, by client_id."""
+    return {row["client_id"]: row["name"] for row in await connection.fetch(_NAMES, account, client_ids)}
 
 
 async def secrets_that_work(connection: Connection, client_id: str, now: datetime) -> list[SecretRow]:

@@ -72,20 +72,36 @@ _HINTS: Final[Mapping[str, str]] = {
     "tuple_type": "Give a JSON array.",
     "model_type": "Give a JSON object.",
     "model_attributes_type": "Give a JSON object.",
+    "datetime_parsing": "Give an instant with its offset from UTC: 2026-01-31T09:00:00Z.",
+    "datetime_from_date_parsing": "Give an instant with its offset from UTC: 2026-01-31T09:00:00Z.",
 }
 
 
 def field_problems(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> tuple[FieldProblem, ...]:
     """pydantic's errors as FieldProblems; `skip` drops that many leading parts of each path (a parameter's name, `body`).
 
-    A validator may raise `PydanticCustomError(type, message, {"hint": ...})`: its hint is shown.
+    A validator may raise `PydanticCustomError(type, message, {"hint": ...})`: its hint is shown. One of a whole model, which
+    finds that fields contradict each other, names them besides: `{"fields": ["daily", "monthly"]}` makes a problem of each.
     """
     problems = []
     for error in errors:
-        path = ""
-        for part in tuple(error["loc"])[skip:]:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
         context = error.get("ctx") or {}
         hint = str(context.get("hint", _HINTS.get(error["type"], "")))
-        problems.append(FieldProblem(path or "(whole)", str(error["msg"]), hint))
+        place = tuple(error["loc"])[skip:]
+        for named in context.get("fields", [None]):
+            path = _path(place if named is None else (*place, named))
+            problems.append(FieldProblem(path or "(whole)", str(error["msg"]), hint))
     return tuple(problems)
+
+
+def whole(entered: Any) -> Any:
+    """For a BeforeValidator of a strict int. JSON has one kind of number: 60.0 is the integer 60. Nothing else becomes one, true
+    and "60" least of all."""
+    return int(entered) if isinstance(entered, float) and entered.is_integer() else entered
+
+
+def _path(parts: Iterable[Any]) -> str:
+    path = ""
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path

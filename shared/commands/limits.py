@@ -7,24 +7,28 @@ applications (monthly). Amounts are in the service's unit; None is no limit, 0 b
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from shared.commands.base import Command, Message, Query, Reply
+from shared.commands.base import Command, Message, Query, Reply, whole
 from shared.commands.metering import ClientId, ServiceId
 from shared.events.metering import RUNGS
 
 LIMIT_MAX: Final = 1_000_000_000_000_000
 """Units in a limit, at most: a thousand calls of the largest quantity a second, for a day."""
 RUNGS_MAX: Final = 20
+VERSION_MAX: Final = 2**31 - 1
 REASON_MAX: Final = 200
 SCHEDULED_MAX: Final = 20
 """Changes of one scope that can wait at once."""
 PAGE_MAX: Final = 100
 PAGE_DEFAULT: Final = 20
+
+_NUMBER: Final = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
 def _rungs(entered: tuple[int, ...]) -> tuple[int, ...]:
@@ -33,12 +37,23 @@ def _rungs(entered: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(entered))
 
 
-Amount = Annotated[int, Field(ge=0, le=LIMIT_MAX)]
+def _no_number(entered: Any) -> Any:
+    """A number would be taken for seconds since 1970."""
+    if isinstance(entered, str | datetime) and not (isinstance(entered, str) and _NUMBER.fullmatch(entered.strip())):
+        return entered
+    raise PydanticCustomError("instant", "This is not an instant.", {"hint": "Give it with its offset: 2026-01-31T09:00:00Z."})
+
+
+Amount = Annotated[int, Field(ge=0, le=LIMIT_MAX, strict=True), BeforeValidator(whole)]
+Percent = Annotated[int, Field(ge=1, le=100, strict=True), BeforeValidator(whole)]
 Rungs = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=100)], ...], Field(min_length=1, max_length=RUNGS_MAX), AfterValidator(_rungs)
+    tuple[Percent, ...],
+    Field(min_length=1, max_length=RUNGS_MAX, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_rungs),
 ]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=REASON_MAX, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Version = Annotated[int, Field(ge=0)]
+Version = Annotated[int, Field(ge=0, le=VERSION_MAX, strict=True), BeforeValidator(whole)]
+Instant = Annotated[datetime, BeforeValidator(_no_number)]
 
 
 class Amounts(Message):
@@ -58,7 +73,12 @@ class Amounts(Message):
             raise PydanticCustomError(
                 "daily_above_monthly",
                 "`daily` ({daily}) is above `monthly` ({monthly}).",
-                {"daily": self.daily, "monthly": self.monthly, "hint": "Lower `daily`, or raise `monthly`."},
+                {
+                    "daily": self.daily,
+                    "monthly": self.monthly,
+                    "hint": "Lower `daily`, or raise `monthly`.",
+                    "fields": ["daily", "monthly"],
+                },
             )
         return self
 
@@ -92,19 +112,19 @@ class SetAccountLimit(Command, AccountAmount):
 
 
 class ScheduleLimits(Command, Amounts):
-    """Have the limits become these at `effective_at`, which is in the future, at most a year away."""
+    """Have the limits become these at `effective_at`, which is in the future, at most a year away. -> LimitsView"""
 
     client_id: ClientId
     service: ServiceId
-    effective_at: datetime
+    effective_at: Instant
     reason: Reason = ""
 
 
 class ScheduleAccountLimit(Command, AccountAmount):
-    """Have the account's limit become this at `effective_at`, which is in the future, at most a year away."""
+    """Have the account's limit become this at `effective_at`, which is in the future, at most a year away. -> AccountLimitView"""
 
     service: ServiceId
-    effective_at: datetime
+    effective_at: Instant
     reason: Reason = ""
 
 

@@ -1,4 +1,4 @@
-"""What metering can be asked: an application's usage, and when its secrets were last used. Subjects metering.queries.<Name>."""
+"""What metering can be asked about usage, and when secrets were last used. Subjects metering.queries.<Name>."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ SERVICE: Final = "metering"
 ClientId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{20}$")]
 ServiceId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Period = Literal["daily", "monthly"]
+Interval = Literal["hour", "day", "month"]
 
 HISTORY_WINDOWS_MAX: Final = 400
 """Windows in one reply's history, at most: a year of days and a month more, or 33 years of months."""
 HISTORY_WINDOWS: Final[dict[Period, int]] = {"daily": 31, "monthly": 12}
 """Windows in the history when no `from` is given, the newest among them."""
+INTERVAL_WINDOWS: Final[dict[Interval, int]] = {"hour": 24, "day": 31, "month": 12}
+"""The same of GetUsageHistory."""
+HISTORY_ROWS_MAX: Final = 10_000
+"""Windows of all series of one UsageHistory together, at most: more than a year of hours of one service."""
+APPS_MAX: Final = 100
+"""Applications in one question or answer, at most."""
 
 _YEARS: Final = range(1970, 2200)
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -78,20 +85,35 @@ class GetUsage(Query):
 
 
 class WindowUsage(Reply):
-    """One civil day or month. `window_start` is its first instant; `used` is in the service's unit; `calls` counts records."""
+    """One civil hour, day or month. `window_start` is its first instant; `used` is in the service's unit; `calls` counts records.
+    `late` is the part of `used` that was reported after its civil day had ended."""
 
     window_start: datetime
     used: int
     calls: int
+    late: int = 0
+
+
+class Forecast(Reply):
+    """When the limit of the open window will be reached if usage goes on as it went from `since` to `until`.
+
+    `units_per_hour` is that rate. `reached_at` None: not before the window ends. The limit is reached already: it is `until`.
+    """
+
+    reached_at: datetime | None
+    units_per_hour: float
+    since: datetime
+    until: datetime
 
 
 class Usage(Reply):
     """Reply to GetUsage.
 
     `used`, `calls` and `late` are of the window that is open now, which began at `window_start` and ends at `resets_at`. `limit`
-    is None when there is none. `late` is the part of `used` that was reported after its civil day had ended.
-    Everything that USAGE held up to `as_of` is counted; `position` is the sequence in USAGE of the newest message counted.
-    `history` is in the order of time, with a row of zeros for a window without usage.
+    is the application's own (while the service waits for its review: the lower of it and the test quota), None when there is
+    none; `forecast` is None then too. `late` is the part of `used` that was reported after its civil day had ended, `late_share`
+    the same as a share, from 0 to 1. Everything that USAGE held up to `as_of` is counted; `position` is the sequence in USAGE of
+    the newest message counted. `history` is in the order of time, with a row of zeros for a window without usage.
     """
 
     client_id: str
@@ -106,7 +128,98 @@ class Usage(Reply):
     as_of: datetime
     position: int
     late: int = 0
+    late_share: float = 0.0
+    forecast: Forecast | None = None
     history: tuple[WindowUsage, ...] = ()
+
+
+class GetUsageOfApps(Query):
+    """The usage of many applications now, at each service that they selected. -> UsageOfApps
+
+    One that metering does not know (yet), or that is another account's, is left out of the reply.
+    """
+
+    client_ids: Annotated[tuple[ClientId, ...], Field(min_length=1, max_length=APPS_MAX)]
+
+
+class OpenWindow(Reply):
+    """The day or month that is open now; `limit` as in Usage."""
+
+    used: int
+    calls: int
+    limit: int | None = None
+    window_start: datetime
+    resets_at: datetime
+
+
+class OpenWindows(Reply):
+    """What one application used at one service."""
+
+    client_id: str
+    service: str
+    daily: OpenWindow
+    monthly: OpenWindow
+
+
+class UsageOfApps(Reply):
+    """Reply to GetUsageOfApps; `as_of` and `position` as in Usage."""
+
+    as_of: datetime
+    position: int
+    usage: tuple[OpenWindows, ...] = ()
+
+
+class GetUsageHistory(Query):
+    """Usage window by window from `from` to `to`, both included: of one application, or (`client_id` None) of the whole account,
+    with the applications that are deleted by now. -> UsageHistory
+
+    Services are never added up. `service` None: each of them. `by_app` (of the account only): by application, those without any
+    usage left out, `apps_max` of them at most, above `after` in the order of Client IDs. Refused with NotFound (no such
+    application, or another account's) and InvalidInput (no such service; `from` after `to`; more than HISTORY_ROWS_MAX windows
+    over all series). `to` defaults to now, `from` to INTERVAL_WINDOWS before it. In Python the fields are `from_` and `to`, on
+    the wire `from` and `to`.
+    """
+
+    model_config = ConfigDict(validate_by_alias=True, validate_by_name=True, serialize_by_alias=True)
+
+    client_id: ClientId | None = None
+    service: ServiceId | None = None
+    interval: Interval = "day"
+    from_: Moment = Field(None, alias="from")
+    to: Moment = None
+    by_app: bool = False
+    apps_max: Annotated[int, Field(ge=1, le=APPS_MAX)] = APPS_MAX
+    after: ClientId | None = None
+
+
+class UsageSeries(Reply):
+    """One service's usage, window by window: item n of each belongs to the window that starts at `window_starts[n]` of the reply.
+
+    `client_id` is None when the applications of the account are added up.
+    """
+
+    client_id: str | None
+    service: str
+    used: tuple[int, ...]
+    calls: tuple[int, ...]
+    late: tuple[int, ...]
+
+
+class UsageHistory(Reply):
+    """Reply to GetUsageHistory; `as_of` and `position` as in Usage.
+
+    In columns, because a message of NATS has a bound: every series has a value for every window, zero where nothing was used. The
+    last window ends at `until`. A series is there for the service asked for, each that the application has selected, and each
+    that was used; in the order of `client_id` and `service`. `next_after` is what to ask on `after`; None: these were the last.
+    """
+
+    zone: str
+    as_of: datetime
+    position: int
+    window_starts: tuple[datetime, ...]
+    until: datetime
+    series: tuple[UsageSeries, ...]
+    next_after: str | None = None
 
 
 class GetCredentialUse(Query):

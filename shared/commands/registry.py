@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from shared import environments
-from shared.commands.base import Command, Message, Query, Reply
+from shared.commands.base import Command, Message, Query, Reply, whole
 
 NAME_LENGTH_MAX: Final = 20
 NAME_LENGTH_ADVISED: Final = 10
@@ -123,11 +123,6 @@ def _services(entered: tuple[str, ...]) -> tuple[str, ...]:
     return entered
 
 
-def _whole(entered: Any) -> Any:
-    """JSON has one kind of number: 60.0 is the integer 60. Nothing else becomes one, true and "60" least of all."""
-    return int(entered) if isinstance(entered, float) and entered.is_integer() else entered
-
-
 @cache
 def _zones() -> frozenset[str]:
     return frozenset(zoneinfo.available_timezones()) - {"localtime", "posixrules", "Factory"}
@@ -215,7 +210,7 @@ class ReissueSecret(Command):
     """Issue a new secret; the one before works for `grace_seconds` more (0: not at all), any older one no longer. -> Reissued"""
 
     client_id: ClientId
-    grace_seconds: Annotated[int, Field(ge=0, le=GRACE_MAX_S, strict=True), BeforeValidator(_whole)] = 0
+    grace_seconds: Annotated[int, Field(ge=0, le=GRACE_MAX_S, strict=True), BeforeValidator(whole)] = 0
 
 
 class RevokeSecret(Command):
@@ -254,6 +249,12 @@ class GetApp(Query):
     """-> AppView"""
 
     client_id: ClientId
+
+
+class GetAppNames(Query):
+    """The names of these applications; those that are deleted, or another account's, are left out. -> AppNames"""
+
+    client_ids: Annotated[tuple[ClientId, ...], Field(min_length=1, max_length=PAGE_MAX)]
 
 
 class GetAuthentication(Query):
@@ -343,6 +344,12 @@ class AppPage(Reply):
 
     apps: tuple[AppView, ...]
     next_cursor: str | None = None
+
+
+class AppNames(Reply):
+    """By Client ID."""
+
+    names: dict[str, str]
 
 
 class Reissued(Reply):

@@ -21,6 +21,8 @@ DEPENDS_ON_MORE_THAN_THE_FIELD = re.compile(
     r"|environments\.web\[\d+\]"  # is the host in the Public Suffix List registrable?
     r"|cursor"  # was it given out?
     r"|from|to"  # are they in this order, and not too far apart?
+    r"|effective_at"  # is it within the next year?
+    r"|daily|monthly"  # is the one above the other?
     r"|name"  # is any of its characters visible? Unicode's tables say so
 )
 
@@ -46,8 +48,9 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 def name_what_exists(case: Case) -> None:
     """Services of the catalog instead of those that only look like one, and web pages whose host can be registered."""
-    if isinstance(case.query.get("service"), str):
-        case.query["service"] = KNOWN_SERVICES[0]
+    for place in (case.query, case.path_parameters):
+        if isinstance(place.get("service"), str):
+            place["service"] = KNOWN_SERVICES[0]
     body = case.body if isinstance(case.body, dict) else {}
     if isinstance(body.get("services"), list):
         body["services"] = list(KNOWN_SERVICES[: len(body["services"])])

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from services.console import problems
-from services.console.http import apps, terms, usage
+from services.console.http import apps, history, limits, terms, usage
 from services.console.http.boundary import BODY_METHODS, BodyBounds, Boundary, SignIn
 from services.console.http.request import Services
 from services.console.settings import ConsoleSettings
@@ -20,7 +20,7 @@ from shared.service import AsgiApp
 
 VERSION: Final = "1.0.0"
 DESCRIPTION: Final = """\
-Register applications, get their Client ID and Client Secret, and see what they used.
+Register applications, get their Client ID and Client Secret, limit what they may use, and see what they used.
 
 Every request needs an API token: `Authorization: Bearer tbk_...`. Every error is an RFC 9457 problem; `fields` lists everything
 that is wrong with the request at once. A changing request may carry an `Idempotency-Key`: sent again with the same key, it gives
@@ -60,7 +60,7 @@ _FIELD_PROBLEM: Final[dict[str, Any]] = {
         "hint": {"type": "string", "description": "The way out"},
     },
 }
-ROUTERS: Final = (terms.router, apps.router, usage.router)
+ROUTERS: Final = (terms.router, apps.router, usage.router, history.router, limits.router)
 _STATUSES: Final = (400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 500, 503)
 _ALWAYS: Final = frozenset({401, 403, 404, 422, 429, 500, 503})
 _WITH_BODY: Final = frozenset({400, 408, 409, 413})

@@ -20,8 +20,14 @@ from shared.commands.base import Command
 
 C = TypeVar("C", bound=Command)
 
-FILLED_IN: Final[Mapping[str, str]] = {"command_id": "unset", "account": "unset", "actor": "unset", "client_id": "0" * 20}
-"""What stands in the command until `addressed` puts in who asks, and about which application."""
+FILLED_IN: Final[Mapping[str, str]] = {
+    "command_id": "unset",
+    "account": "unset",
+    "actor": "unset",
+    "client_id": "0" * 20,
+    "service": "unset",
+}
+"""What stands in the command until `addressed` puts in who asks, and about which application and service."""
 
 
 class AsBody:
@@ -61,5 +67,5 @@ def empty(command: type[C]) -> C:
 
 
 def addressed(command: C, principal: Principal, command_id: str, **path: str) -> C:
-    """`command` with who asks, under which id, and about what (`path`: client_id)."""
+    """`command` with who asks, under which id, and about what (`path`: client_id, service)."""
     return command.model_copy(update={"command_id": command_id, "account": principal.account, "actor": principal.actor, **path})

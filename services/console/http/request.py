@@ -10,12 +10,14 @@ from typing import Annotated, Any, Final, TypeVar
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPBearer
 from nats.aio.client import Client
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from services.console.tokens import Principal
 from shared.commands import base
 from shared.commands.base import Reply
+from shared.commands.metering import ServiceId
 from shared.commands.requester import TIMEOUT_S, ask
 from shared.errors import Forbidden, NotFound
 from shared.events.console import Role
@@ -26,6 +28,7 @@ R = TypeVar("R", bound=Reply)
 _COMMAND_ID: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _CLIENT_ID: Final = re.compile(r"[a-z0-9]{20}")
 _SECRET_ID: Final = re.compile(r"[a-z0-9]{32}")
+_SCHEDULE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 bearer = HTTPBearer(auto_error=False, scheme_name="api_token", description="An API token, `tbk_...`")
 """Only tells OpenAPI about the token: http/boundary.py has checked it by then."""
@@ -53,6 +56,14 @@ class NoQuery(BaseModel):
     """The query parameters of a route that has none: so an unknown one is told, with all other errors."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class NeverNull:
+    """Metadata of a query parameter that may be left out (None), which OpenAPI would show as one that may be null."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        [shown] = [one for one in handler(schema)["anyOf"] if one != {"type": "null"}]
+        return dict(shown)
 
 
 def _services(request: Request) -> Services:
@@ -108,6 +119,12 @@ def _secret_id(secret_id: Annotated[str, Path(json_schema_extra={"pattern": f"^{
     return secret_id
 
 
+def _schedule_id(schedule_id: Annotated[str, Path(json_schema_extra={"pattern": f"^{_SCHEDULE_ID.pattern}$"})]) -> str:
+    if not _SCHEDULE_ID.fullmatch(schedule_id):
+        raise NotFound("There is no such scheduled change.")
+    return schedule_id
+
+
 def no_such_app() -> NotFound:
     """As the registry says it, for an id that cannot be one."""
     return NotFound("There is no such application.")
@@ -118,5 +135,7 @@ SignedIn = Annotated[Principal, Depends(_principal)]
 Member = Annotated[Principal, Depends(_with_role("owner", "member"))]
 CommandId = Annotated[str, Depends(_new_or_given)]
 ClientIdInPath = Annotated[str, Depends(_client_id)]
+ScheduleIdInPath = Annotated[str, Depends(_schedule_id)]
+ServiceInPath = Annotated[ServiceId, Path(alias="service", description="The service's id, as GET /v1/services lists it")]
 SecretIdInPath = Annotated[str, Depends(_secret_id)]
 NothingAsked = Annotated[NoQuery, Query()]

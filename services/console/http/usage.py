@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.console.http.request import Behind, ClientIdInPath, Member, Notice, Services
-from shared.commands import metering, registry
-from shared.commands.base import Message
-from shared.errors import InvalidInput, NotFound, Unavailable
+from shared.commands import base, metering, registry
+from shared.commands.base import Command, Message, Reply
+from shared.errors import NotFound, Unavailable
 
 router = APIRouter(prefix="/v1/apps", tags=["usage"])
 
 USAGE_TIMEOUT_S: Final = 1.5
 """How long an answer waits for usage that it can do without."""
-ASKED_AT_ONCE: Final = 16
-"""Questions to metering that one list has open at a time."""
+
+R = TypeVar("R", bound=Reply)
 
 
 class UsageQuery(Message):
@@ -66,13 +65,23 @@ async def get_usage(
         from_=asked.from_,
         to=asked.to,
     )
+    return await ask_metering(behind, query, metering.Usage, client_id)
+
+
+async def ask_metering(behind: Services, message: Command | base.Query, reply: type[R], client_id: str | None) -> R:
+    """What metering replies about that application, or (None) about the account.
+
+    Metering hears of a new one a moment after the registry has answered: that is no reason to deny it, so what the registry knows
+    and metering does not is Unavailable.
+    """
     try:
-        return await behind.ask(metering.SERVICE, query, metering.Usage)
+        return await behind.ask(metering.SERVICE, message, reply)
     except NotFound:
-        # Metering hears of a new application a moment after the registry has answered: that is no reason to deny it.
-        app = registry.GetApp(account=principal.account, client_id=client_id)
-        await behind.ask("registry", app, registry.AppView, USAGE_TIMEOUT_S / 2)
-        raise Unavailable("The service metering has not heard of this application yet. Ask again in a second.") from None
+        if client_id is not None:
+            app = registry.GetApp(account=message.account, client_id=client_id)
+            await behind.ask("registry", app, registry.AppView, USAGE_TIMEOUT_S / 2)
+        what = "account" if client_id is None else "application"
+        raise Unavailable(f"The service metering has not heard of this {what} yet. Ask again in a second.") from None
 
 
 def metering_away(what: str) -> Notice:
@@ -84,42 +93,26 @@ async def usage_of_apps(
     behind: Services, account: str, apps: Sequence[registry.AppView]
 ) -> tuple[dict[str, tuple[AppUsage, ...]], list[Notice]]:
     """The usage of each app at each of its services by client_id, as far as metering tells it within USAGE_TIMEOUT_S."""
-    periods: tuple[metering.Period, ...] = ("daily", "monthly")
-    wanted = [(app.client_id, selected.service, period) for app in apps for selected in app.services for period in periods]
-    found: dict[tuple[str, str, metering.Period], WindowNow] = {}
-    waiting = iter(wanted)
-    away = False
-
-    async def ask_in_turn() -> None:
-        nonlocal away
-        for client_id, service, period in waiting:
-            if away:
-                return
-            query = metering.GetUsage(account=account, client_id=client_id, service=service, period=period)
-            try:
-                usage = await behind.ask(metering.SERVICE, query, metering.Usage, USAGE_TIMEOUT_S)
-            except Unavailable:
-                away = True
-            except (NotFound, InvalidInput):  # too new for metering to have heard of it
-                continue
-            else:
-                found[client_id, service, period] = WindowNow.model_validate(usage.model_dump(exclude={"history"}))
-
-    try:
-        async with asyncio.timeout(USAGE_TIMEOUT_S), asyncio.TaskGroup() as group:
-            for _ in range(min(ASKED_AT_ONCE, len(wanted))):
-                group.create_task(ask_in_turn())
-    except TimeoutError:
-        away = True
-    usage = {
+    found: dict[tuple[str, str], AppUsage] = {}
+    warnings: list[Notice] = []
+    if apps:
+        query = metering.GetUsageOfApps(account=account, client_ids=tuple(app.client_id for app in apps))
+        try:
+            usage = await behind.ask(metering.SERVICE, query, metering.UsageOfApps, USAGE_TIMEOUT_S)
+        except Unavailable:
+            warnings.append(metering_away("usage"))
+        else:
+            found = {(one.client_id, one.service): _app_usage(one, usage.as_of) for one in usage.usage}
+    told = {
         app.client_id: tuple(
-            AppUsage(
-                service=selected.service,
-                daily=found.get((app.client_id, selected.service, "daily")),
-                monthly=found.get((app.client_id, selected.service, "monthly")),
-            )
+            found.get((app.client_id, selected.service), AppUsage(service=selected.service, daily=None, monthly=None))
             for selected in app.services
         )
         for app in apps
     }
-    return usage, [metering_away("some usage")] if away else []
+    return told, warnings
+
+
+def _app_usage(one: metering.OpenWindows, as_of: datetime) -> AppUsage:
+    daily, monthly = (WindowNow(**window.model_dump(), as_of=as_of) for window in (one.daily, one.monthly))
+    return AppUsage(service=one.service, daily=daily, monthly=monthly)

@@ -12,7 +12,16 @@ import httpx
 import nats
 import pytest
 
-from shared.commands.metering import CredentialUse, GetCredentialUse, GetUsage, Usage
+from shared.commands.metering import (
+    CredentialUse,
+    GetCredentialUse,
+    GetUsage,
+    GetUsageOfApps,
+    OpenWindow,
+    OpenWindows,
+    Usage,
+    UsageOfApps,
+)
 from tests.integration.console.conftest import House
 from tests.support.consoles import client, issue_token, make_console, running
 from tests.support.servers import NatsProcess, PostgresDatabase
@@ -47,7 +56,18 @@ async def metering_says(nats_url: str, use: CredentialUse, used: int) -> AsyncIt
         )
         await message.respond(reply.model_dump_json().encode())
 
+    async def usage_of_apps(message: nats.aio.msg.Msg) -> None:
+        query = GetUsageOfApps.model_validate_json(message.data)
+        window = OpenWindow(used=used, calls=used, window_start=NOW, resets_at=NOW)
+        found = tuple(
+            OpenWindows(client_id=client_id, service=service, daily=window, monthly=window)
+            for client_id in query.client_ids
+            for service in ("clova-voice", "papago-nmt", "csr")
+        )
+        await message.respond(UsageOfApps(as_of=NOW, position=1, usage=found).model_dump_json().encode())
+
     await nc.subscribe("metering.queries.GetCredentialUse", cb=credential_use)
+    await nc.subscribe("metering.queries.GetUsageOfApps", cb=usage_of_apps)
     await nc.subscribe("metering.queries.GetUsage", cb=usage)
     await nc.flush()
     try:

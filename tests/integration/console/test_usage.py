@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import msgspec
 import nats
@@ -12,7 +15,7 @@ import pytest
 
 from shared.events.usage import MSGPACK, RECORDS_SUBJECT, UsageBatch, UsageRecord, partition_of
 from tests.integration.console.conftest import House
-from tests.support.consoles import client, make_metering, running
+from tests.support.consoles import client, issue_token, make_metering, running
 from tests.support.servers import PostgresDatabase
 
 PARTITIONS = 2
@@ -25,13 +28,13 @@ async def metered(house: House, postgres: PostgresDatabase) -> AsyncIterator[Hou
         yield house
 
 
-async def publish_calls(house: House, issued: dict[str, str], calls: int) -> None:
+async def publish_calls(house: House, issued: dict[str, str], calls: int, publisher: str = "test") -> None:
     """Usage as a gate publishes it: `calls` calls of one unit."""
     nc = await nats.connect(house.nats_url)
     try:
         now_us = int(datetime.now(UTC).timestamp() * 1_000_000)
         record = UsageRecord(issued["client_id"], "clova-voice", now_us, 1, issued["secret_id"])
-        batch = UsageBatch(publisher="test", seq=1, records=[record] * calls)
+        batch = UsageBatch(publisher=publisher, seq=1, records=[record] * calls)
         subject = f"{RECORDS_SUBJECT}.{partition_of(issued['client_id'], PARTITIONS)}"
         await nc.jetstream().publish(subject, msgspec.msgpack.encode(batch), headers={"Content-Type": MSGPACK})
     finally:
@@ -74,3 +77,78 @@ async def test_usage_of_what_is_not_there(metered: House) -> None:
     assert (await metered.api.get(f"/v1/apps/{'a' * 20}/usage?service=clova-voice")).status_code == 404
     async with client(metered.url, await metered.open_account("other")) as api:
         assert (await api.get(f"{path}?service=clova-voice")).status_code == 404
+
+
+async def wait_used(house: House, issued: dict[str, str], used: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            answer = await house.api.get(f"/v1/apps/{issued['client_id']}/usage?service=clova-voice")
+            if answer.status_code == 200 and answer.json()["used"] == used:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def test_history_as_json_and_as_csv(metered: House) -> None:
+    formula, plain = await metered.register('=1+1, "x"'), await metered.register()
+    await publish_calls(metered, formula, 2, "one")
+    await publish_calls(metered, plain, 3, "two")
+    await wait_used(metered, formula, 2)
+    await wait_used(metered, plain, 3)
+    path = f"/v1/apps/{formula['client_id']}/usage/history"
+    shown = (await metered.api.get(path)).json()
+    [series] = shown["series"]
+    assert (shown["zone"], shown["interval"], shown["next_cursor"], len(series["history"])) == ("Asia/Seoul", "day", None, 31)
+    assert (series["client_id"], series["name"], series["service"]) == (formula["client_id"], '=1+1, "x"', "clova-voice")
+    assert (series["history"][-1]["used"], series["history"][-1]["calls"], series["history"][-1]["late"]) == (2, 2, 0)
+    assert shown["position"] > 0
+    [total] = (await metered.api.get("/v1/usage/history?interval=month")).json()["series"]
+    assert (total["client_id"], total["name"], len(total["history"]), total["history"][-1]["used"]) == (None, None, 12, 5)
+
+    today = series["history"][-1]["window_start"]
+    answer = await metered.api.get(path, params={"from": today, "format": "csv"})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert datetime.fromisoformat(answer.headers["x-tollbook-as-of"])
+    assert int(answer.headers["x-tollbook-position"]) > 0
+    header, row, end = answer.text.split("\r\n")
+    assert (header, end) == ("client_id,name,service,window_start,window_end,used,calls,late", "")
+    start = datetime.fromisoformat(today).astimezone(ZoneInfo("Asia/Seoul"))
+    until = start + timedelta(days=1)
+    name = '"\'=1+1, ""x"""'
+    assert row == f"{formula['client_id']},{name},clova-voice,{start.isoformat()},{until.isoformat()},2,2,0"
+
+    found = []
+    cursor: str | None = ""
+    while cursor is not None:
+        asked = {"group_by": "app", "limit": "1", "from": today} | ({"cursor": cursor} if cursor else {})
+        page = await metered.api.get("/v1/usage/history", params=asked, headers={"Accept": "text/csv"})
+        found += [(row["client_id"], row["used"]) for row in csv.DictReader(io.StringIO(page.text, newline=""))]
+        cursor = page.headers.get("x-tollbook-next-cursor")
+    assert sorted(found) == sorted([(formula["client_id"], "2"), (plain["client_id"], "3")])
+
+
+async def test_history_of_what_is_not_there_or_too_much(metered: House) -> None:
+    issued = await metered.register()
+    await wait_used(metered, issued, 0)
+    path = f"/v1/apps/{issued['client_id']}/usage/history"
+    for query, fields in (
+        ("service=nonsense", {"service"}),
+        ("from=2026-02-02&to=2026-02-01", {"from"}),
+        ("interval=hour&from=2020-01-01", {"from"}),
+        ("interval=week&format=xml&x=1", {"interval", "format", "x"}),
+    ):
+        for where in (path, "/v1/usage/history"):
+            answer = await metered.api.get(f"{where}?{query}")
+            assert answer.status_code == 422, answer.text
+            assert {field["field"] for field in answer.json()["fields"]} == fields
+            assert all(field["hint"] or field["field"] in ("interval", "format") for field in answer.json()["fields"])
+    alone = await metered.api.get(f"/v1/usage/history?cursor={issued['client_id']}")
+    assert (alone.status_code, [field["field"] for field in alone.json()["fields"]]) == (422, ["cursor"])
+    assert (await metered.api.get(f"/v1/apps/{'a' * 20}/usage/history")).status_code == 404
+    async with client(metered.url, await metered.open_account("other")) as api:
+        assert (await api.get(path)).status_code == 404
+        async with asyncio.timeout(20):
+            while (answer := await api.get("/v1/usage/history")).status_code == 503:  # noqa: ASYNC110 - a server is asked
+                await asyncio.sleep(0.1)
+        assert answer.json()["series"] == []
+    async with client(metered.url, await issue_token(metered.dsn, roles=("reviewer",))) as reviewer:
+        assert (await reviewer.get("/v1/usage/history")).status_code == 403

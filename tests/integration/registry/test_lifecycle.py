@@ -17,6 +17,7 @@ from shared.clock import SystemClock
 from shared.commands.registry import (
     AccountView,
     AppDeletedReply,
+    AppNames,
     AppPage,
     AppView,
     Authentication,
@@ -24,6 +25,7 @@ from shared.commands.registry import (
     EditApp,
     GetAccount,
     GetApp,
+    GetAppNames,
     GetAuthentication,
     GetTerms,
     ListApps,
@@ -206,6 +208,9 @@ async def test_another_accounts_application_is_not_there(customer: Customer) -> 
         with pytest.raises(NotFound):
             await stranger.ask(message, reply, client_id=issued.client_id, **fields)
     assert (await customer.ask(GetApp, AppView, client_id=issued.client_id)).name == "speech"
+    ids = (issued.client_id, "x" * 20)
+    assert (await stranger.ask(GetAppNames, AppNames, client_ids=ids)).names == {}
+    assert (await customer.ask(GetAppNames, AppNames, client_ids=ids)).names == {issued.client_id: "speech"}
 
 
 async def test_it_goes_on_after_a_kill(customer: Customer, registry: RegistryProcess) -> None:

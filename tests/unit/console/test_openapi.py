@@ -36,6 +36,19 @@ OPERATIONS = {
     ("post", "/v1/apps/{client_id}/secret/reissue"),
     ("delete", "/v1/apps/{client_id}/secrets/{secret_id}"),
     ("get", "/v1/apps/{client_id}/usage"),
+    ("get", "/v1/apps/{client_id}/usage/history"),
+    ("get", "/v1/usage/history"),
+} | {
+    (method, f"/v1/{scope}services/{{service}}/limits{rest}")
+    for scope in ("apps/{client_id}/", "")
+    for method, rest in (
+        ("get", ""),
+        ("put", ""),
+        ("get", "/history"),
+        ("get", "/scheduled"),
+        ("post", "/scheduled"),
+        ("delete", "/scheduled/{schedule_id}"),
+    )
 }
 
 
@@ -86,9 +99,10 @@ def test_operations_are_named_secured_and_tell_their_problems(document: dict[str
 
 
 def test_bodies_show_nothing_that_the_edge_fills_in(document: dict[str, Any]) -> None:
-    for name in ("RegisterApp", "EditApp", "ReissueSecret", "AcceptTerms"):
+    limits = ("SetLimits", "SetAccountLimit", "ScheduleLimits", "ScheduleAccountLimit")
+    for name in ("RegisterApp", "EditApp", "ReissueSecret", "AcceptTerms", *limits):
         schema = document["components"]["schemas"][name]
-        assert schema["properties"].keys().isdisjoint({"command_id", "account", "actor", "client_id"})
+        assert schema["properties"].keys().isdisjoint({"command_id", "account", "actor", "client_id", "service"})
         assert schema["additionalProperties"] is False
         paths = [operation for _, _, operation in operations(document) if name in str(operation.get("requestBody"))]
         assert all("examples" in operation["requestBody"]["content"]["application/json"] for operation in paths)

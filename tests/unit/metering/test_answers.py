@@ -10,10 +10,10 @@ import pytest
 from services.metering.dashboard import BUCKET
 from services.metering.deadletters import HEADERS_BYTES_MAX, letter
 from services.metering.ends import Looked, as_of
-from services.metering.handlers import history_windows
 from services.metering.ingest import Uses
 from services.metering.queries import AppRow, Counted
 from services.metering.reactions import Unreadable, decode, react
+from services.metering.reads import history_windows
 from services.metering.rejection import Rejected, Why
 from shared.commands.metering import HISTORY_WINDOWS_MAX, GetUsage
 from shared.errors import InvalidInput
