@@ -74,7 +74,6 @@ def make_metering(nats_url: str, dsn: ServiceDsn) -> Service:
             "catalog": DEPLOY / "catalog.yaml",
             "vault_key": new_vault_key(),
             "partitions": 2,
-            "vault_key": new_vault_key(),
         }
     )
     return metering.build(settings)
