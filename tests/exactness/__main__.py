@@ -16,7 +16,8 @@ LONG = Size(seconds=180.0, faults=60, limit_max=100_000)
 
 def main() -> int:
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else SystemRandom().randrange(1_000_000)
-    size = Size(LONG.gates, float(os.environ.get("EXACTNESS_SECONDS", LONG.seconds)), LONG.faults, LONG.limit_max)
+    seconds = float(os.environ.get("EXACTNESS_SECONDS", LONG.seconds))
+    size = Size(LONG.gates, seconds, int(seconds / LONG.seconds * LONG.faults), LONG.limit_max)
     print(f"seed {seed}; the same again: .venv/bin/python -m tests.exactness {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="exactness-") as folder:
         report = asyncio.run(run(seed, size, Path(folder), lambda text: print(text, flush=True)))
