@@ -70,7 +70,8 @@ async def test_a_stream_that_is_lost_and_written_again(gate: Gate, registry: Reg
 
 
 async def test_a_stream_that_is_being_written_again_is_not_taken_for_the_whole(nats_url: str, nc: Client) -> None:
-    await ensure_stream(nc, usage_stream())
+    await declare(nc)
+    await delete_stream(nc, "REGISTRY")
     await ensure_stream(nc, log_stream("registry", due=3))
     registry = Registry(nc)
     await registry.registers()
@@ -88,7 +89,8 @@ async def test_a_stream_that_is_being_written_again_is_not_taken_for_the_whole(n
 
 
 async def test_a_gate_hears_that_it_waits_for_what_will_not_come(nats_url: str, nc: Client) -> None:
-    await ensure_stream(nc, usage_stream())
+    await declare(nc)
+    await delete_stream(nc, "REGISTRY")
     await ensure_stream(nc, log_stream("registry", due=3))
     issued = await Registry(nc).registers()
     async with running_gate(nats_url, await_ready=False) as gate:

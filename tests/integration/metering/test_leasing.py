@@ -12,7 +12,9 @@ from nats.aio.client import Client
 
 from deploy.servers.roles import ServiceDsn
 from shared.commands.base import ERROR_HEADER
+from shared.commands.limits import LimitsView, SetLimits
 from shared.commands.quota import SUBJECT, Answer, Leased, LeaseQuota, QuotaLeases, Returned, Undecided, Wish
+from shared.commands.requester import ask as asked
 from shared.events.usage import UsageBatch, UsageRecord, partition_of
 from shared.streams.publish import Outgoing
 from tests.support.metering_process import (
@@ -33,11 +35,14 @@ LEASE_S = 2.0
 
 
 @pytest.fixture
-async def worker(nats_url: str, schema: ServiceDsn, registry: RegistryFeed, tmp_path: Path) -> AsyncIterator[MeteringProcess]:
+async def worker(
+    nats_url: str, nc: Client, schema: ServiceDsn, registry: RegistryFeed, tmp_path: Path
+) -> AsyncIterator[MeteringProcess]:
     process = MeteringProcess(nats_url, schema, tmp_path, TOLLBOOK_LEASE_S=str(LEASE_S), TOLLBOOK_LEASE_MARGIN_S="0.1")
     try:
         await process.start()
-        await rows(schema, "INSERT INTO app_limit VALUES ($1, 'csr', 'acme', 1, NULL, 1000, '{}', '{}', now())", A)
+        wanted = SetLimits(command_id="l1", account="acme", actor="token:t1", client_id=A, service="csr", monthly=1000)
+        await asked(nc, "metering", wanted, LimitsView)
         yield process
     finally:
         process.kill()
