@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from nats.aio.client import Client
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import SettingsConfigDict
 
 import shared
@@ -23,6 +23,7 @@ from services.metering.metrics import Metrics
 from services.metering.partitions import Part, Partitions
 from services.metering.queries import dashboard_keys, dashboard_values
 from services.metering.rebuild import count_again
+from services.metering.retention import MONTHS_MIN, Policy, Retention
 from services.metering.streams import USAGE_CONSUMER, Streams, subjects
 from shared.catalog import Catalog, load_catalog
 from shared.clock import SystemClock
@@ -61,6 +62,22 @@ class MeteringSettings(CatalogSettings, DatabaseSettings):
     worker: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
         "metering", description="This worker's name in the table of leases; each start adds something of its own"
     )
+    hours_kept_months: Annotated[int, Field(ge=MONTHS_MIN, le=1200)] = Field(
+        Policy().hours, description="Months that hourly counters are kept for, besides the one that is running"
+    )
+    days_kept_months: Annotated[int, Field(ge=MONTHS_MIN, le=1200)] = Field(
+        Policy().days, description="The same of daily counters: at least as many; monthly ones are kept for ever"
+    )
+
+    @model_validator(mode="after")
+    def _days_outlast_hours(self) -> MeteringSettings:
+        if self.days_kept_months < self.hours_kept_months:
+            raise ValueError("TOLLBOOK_DAYS_KEPT_MONTHS has to be at least TOLLBOOK_HOURS_KEPT_MONTHS")
+        return self
+
+    def policy(self) -> Policy:
+        """How long detail is kept."""
+        return Policy(self.hours_kept_months, self.days_kept_months)
 
 
 SETTINGS = MeteringSettings
@@ -117,7 +134,7 @@ async def _start(service: Service, settings: MeteringSettings, catalog: Catalog,
         buffer_messages=BUFFER_MESSAGES,
         clock=clock,
     )
-    housekeeping = Housekeeping(pool, clock)
+    housekeeping = Housekeeping(pool, clock, Retention(settings.policy(), clock))
     parts: dict[str, Part] = {"housekeeping": housekeeping, REGISTRY: _SourcePart(registry, Source(REGISTRY))}
     parts |= {subject: _SourcePart(usage, Source(USAGE, subject)) for subject in subjects(settings.partitions)}
     partitions = Partitions(pool, f"{settings.worker}-{new_id()}", parts, clock)
@@ -153,7 +170,7 @@ async def rebuild(settings: MeteringSettings) -> str:
     """Forget every count, so that USAGE is counted again from its first message. Raises Conflict when that one is gone."""
     assert settings.postgres_owner_dsn is not None, "checked by shared.main"
     seed = None if settings.nats_seed is None else settings.nats_seed.get_secret_value()
-    return await count_again(settings.postgres_owner_dsn.get_secret_value(), settings.nats_url, seed)
+    return await count_again(settings.postgres_owner_dsn.get_secret_value(), settings.nats_url, seed, settings.policy())
 
 
 PROGRAM: Final = Program(SERVICE, MeteringSettings, build, MIGRATIONS, rebuild)

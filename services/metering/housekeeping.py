@@ -1,4 +1,5 @@
-"""What the calendar asks for: new days on the dashboards, and forgetting what is too old to be repeated."""
+"""What the calendar asks for: new days on the dashboards, shelves for new months and none for old ones, and forgetting what is
+too old to be repeated."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Final
 
 from services.metering.dashboard import BUCKET
 from services.metering.domain import REMEMBERED_US
+from services.metering.retention import Retention
 from shared.clock import Clock
 from shared.events.usage import CLOUDEVENTS_SUBJECT
 from shared.postgres import Connection, Pool
@@ -50,8 +52,9 @@ _FORGET_EVENTS: Final = """
 class Housekeeping:
     """Works while it is held: one worker does it for all."""
 
-    def __init__(self, pool: Pool, clock: Clock) -> None:
+    def __init__(self, pool: Pool, clock: Clock, retention: Retention) -> None:
         self._pool = pool
+        self._retention = retention
         self._clock = clock
         self._held = False
         self._forgot_at: float | None = None
@@ -83,6 +86,7 @@ class Housekeeping:
             if self._forgot_at is None or self._clock.monotonic() - self._forgot_at >= FORGET_S:
                 await forget(connection)
                 self._forgot_at = self._clock.monotonic()
+            await self._retention.step(connection)
 
 
 async def open_days(connection: Connection, now: datetime) -> None:

@@ -12,6 +12,7 @@ from services.metering.directory import Directory
 from services.metering.domain import Outcome, Position, PublisherKey, Tally, needs
 from services.metering.growth import App
 from services.metering.metrics import Metrics
+from services.metering.shelves import Shelves
 from shared.postgres import Connection
 from shared.streams.jetstream import Connected
 from shared.streams.message import Message
@@ -33,6 +34,7 @@ class Ingest:
         self._directory = directory
         self._nc = nc
         self._metrics = metrics
+        self._shelves = Shelves()
         self._uses = Uses()
 
     async def handle(self, connection: Connection, messages: Sequence[Message]) -> None:
@@ -69,7 +71,7 @@ class Ingest:
         await self._tell(connection, outcome, newest)
         await store.move_positions(connection, outcome.positions)
         await store.remember_events(connection, outcome.events, newest)
-        await store.add_counts(connection, outcome.counters)
+        await self._shelves.add_counts(connection, outcome.counters)
         await store.mark_counted(connection, outcome.counters, directory)
         await store.use_secrets(connection, self._uses.to_write(outcome.secrets_used))
         await store.move_progress(connection, newest)

@@ -13,6 +13,7 @@ from nats.aio.client import Client
 
 from deploy.servers.roles import ServiceDsn
 from services.metering.rebuild import count_again
+from services.metering.retention import Policy
 from shared.events.usage import CLOUDEVENTS_SUBJECT, CODEC, partition_of
 from shared.events.usage import STREAM as USAGE
 from shared.streams.publish import Outgoing, publish_batch, split_batches
@@ -52,7 +53,7 @@ class Worker:
 
     async def counts(self, total: int) -> float:
         """Have it count the whole stream again: calls a second, from its first commit to its last. Every call exactly once."""
-        await count_again(self._dsn.owner_dsn, self._place.nats_url, None)
+        await count_again(self._dsn.owner_dsn, self._place.nats_url, None, Policy())
         first, began = await self._when_above(0)
         last, ended = await self._when_above(total - 1)
         if last != total:
