@@ -39,7 +39,8 @@ _PAGE_END: Final = """
 _CHECK: Final = """
     WITH one AS (
         SELECT client_id, service, period, window_start, calls, units, late_units FROM counter
-        WHERE period = $1 AND window_start >= $3 AND window_start < $5 AND client_id > $6 AND ($7::text IS NULL OR client_id <= $7)
+        WHERE period = $1 AND window_start >= $3 AND window_start < $5
+            AND client_id > $6 AND ($7::text IS NULL OR client_id <= $7)
         UNION ALL
         SELECT client_id, service, period, window_start, calls, units, late_units FROM counter
         WHERE period = $2 AND window_start >= $3 - interval '32 days' AND window_start < $5
