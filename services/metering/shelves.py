@@ -14,13 +14,13 @@ from services.metering import store
 from services.metering.growth import Count, CounterKey
 from shared.errors import Unavailable
 from shared.postgres import Connection
-from shared.windows import from_us, to_us
+from shared.windows import EPOCH, from_us
 
 STARTS_MAX: Final = 50_000
 """Windows' starts remembered, at most: each hour of five years."""
 
 _SINCE: Final = "SELECT period, since FROM kept"
-_MAKE: Final = "SELECT make_shelf(period, first) FROM unnest($1::text[], $2::timestamptz[]) AS s(period, first) ORDER BY 1, 2"
+_MAKE: Final = "SELECT make_shelf(period, first) FROM unnest($1::text[], $2::timestamptz[]) AS s(period, first)"
 
 _Start = tuple[str, int]
 """Period, and the window's start in microseconds since 1970 UTC."""
@@ -62,6 +62,7 @@ class Shelves:
     """Puts what counters grow by on shelves. What is known to have one is remembered: mostly there is nothing to ask for."""
 
     def __init__(self) -> None:
+        self._there: set[Shelf] = set()
         self._known: set[_Start] = set()
 
     async def add_counts(self, connection: Connection, counters: Mapping[CounterKey, Count]) -> None:
@@ -73,16 +74,21 @@ class Shelves:
         try:
             await store.add_counts(connection, kept)
         except asyncpg.CheckViolationError as error:  # dropped meanwhile, or made in a transaction that failed
+            self._there.clear()
             self._known.clear()
             raise Unavailable("A shelf of counters is not there any more.") from error
 
     async def _prepare(self, connection: Connection, starts: set[_Start]) -> set[_Start]:
         """Have shelves for these; which of them are not kept any more. Those are not remembered: counting again may change it."""
-        since = await kept_since(connection)
-        first_us = {"h": to_us(since.hours), "d": to_us(since.days), "m": -(2**63)}
-        kept = {start for start in starts if start[1] >= first_us[start[0]]}
-        await make_shelves(connection, {shelf_of(period, from_us(us)) for period, us in kept})
+        shelves = {start: shelf_of(start[0], from_us(start[1])) for start in starts}
+        if missing := set(shelves.values()) - self._there:
+            since = await kept_since(connection)
+            first = {"h": since.hours, "d": since.days}
+            missing = {shelf for shelf in missing if shelf.first >= first.get(shelf.period, EPOCH)}
+            await make_shelves(connection, missing)
+            self._there |= missing
         if len(self._known) > STARTS_MAX:
             self._known.clear()
+        kept = {start for start, shelf in shelves.items() if shelf in self._there}
         self._known |= kept
         return starts - kept

@@ -45,6 +45,9 @@ DECLARE
     whole text := 'counter_' || of_period;
     shelf text := whole || '_' || to_char(first AT TIME ZONE 'UTC', pattern);
 BEGIN
+    IF to_regclass(quote_ident(shelf)) IS NOT NULL THEN
+        RETURN;
+    END IF;
     -- Whoever makes or drops one at the same time comes before or after: what is looked at next is committed.
     EXECUTE format('LOCK TABLE ONLY %I IN SHARE UPDATE EXCLUSIVE MODE', whole);
     IF to_regclass(quote_ident(shelf)) IS NOT NULL OR first < (SELECT since FROM kept WHERE period = of_period) THEN
