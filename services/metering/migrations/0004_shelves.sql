@@ -48,7 +48,9 @@ BEGIN
     IF to_regclass(quote_ident(shelf)) IS NOT NULL THEN
         RETURN;
     END IF;
-    -- Whoever makes or drops one at the same time comes before or after: what is looked at next is committed.
+    -- Whoever makes or drops one at the same time comes before or after: what is looked at next is committed. The whole table first,
+    -- as whoever empties it locks it.
+    LOCK TABLE ONLY counter IN ACCESS SHARE MODE;
     EXECUTE format('LOCK TABLE ONLY %I IN SHARE UPDATE EXCLUSIVE MODE', whole);
     IF to_regclass(quote_ident(shelf)) IS NOT NULL OR first < (SELECT since FROM kept WHERE period = of_period) THEN
         RETURN;
