@@ -4,10 +4,9 @@ workers never lock in opposite orders."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from heapq import merge
 from itertools import chain, islice
-from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from services.metering.dashboard import BUCKET, key_of
@@ -21,8 +20,6 @@ from shared.windows import from_us, to_us
 ROWS: Final = 3_000
 """Written by one statement, where there can be very many: some 10 ms of work here."""
 _Key = TypeVar("_Key", bound=Any)
-_BY_SHELF: Final = itemgetter(2, 3, 0, 1)
-"""Counters of one period and start together: they are on one shelf, which has to be found for each row otherwise."""
 _ADD: Final = """
     INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units, after_close_units)
     SELECT * FROM unnest(
@@ -88,7 +85,7 @@ async def read_told(connection: Connection, subjects: Iterable[str]) -> dict[str
 
 async def add_counts(connection: Connection, counters: Mapping[CounterKey, Count]) -> None:
     """Let the counters grow. Raises CheckViolationError when one has no shelf (`shelves.py`)."""
-    async for keys in _in_order(counters, _BY_SHELF):
+    async for keys in _in_order(counters):
         counts = [counters[key] for key in keys]
         starts = {us: from_us(us) for us in {key.window_start_us for key in keys}}
         await connection.execute(
@@ -111,13 +108,13 @@ async def mark_counted(connection: Connection, counters: Mapping[CounterKey, Cou
         await connection.execute(_MARK, BUCKET, keys)
 
 
-async def _in_order(keys: Iterable[_Key], by: Callable[[_Key], Any] | None = None) -> AsyncIterator[list[_Key]]:
+async def _in_order(keys: Iterable[_Key]) -> AsyncIterator[list[_Key]]:
     """All of the keys, sorted, in portions: sorting and sending very many at once would keep everything else waiting."""
     rest, runs = iter(keys), []
-    while run := sorted(islice(rest, ROWS), key=by):
+    while run := sorted(islice(rest, ROWS)):
         runs.append(run)
         await asyncio.sleep(0)
-    merged = merge(*runs, key=by) if len(runs) > 1 else chain.from_iterable(runs)
+    merged = merge(*runs) if len(runs) > 1 else chain.from_iterable(runs)
     while portion := list(islice(merged, ROWS)):
         yield portion
 
