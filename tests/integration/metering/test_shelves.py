@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from deploy.servers.roles import ServiceDsn
+from services.metering import retention
 from services.metering.app import PROGRAM
 from services.metering.growth import App, Count, CounterKey, Group, Growth
 from services.metering.retention import Policy, Retention
@@ -64,7 +65,12 @@ async def shelves_of(schema: ServiceDsn, period: str) -> list[str]:
 
 
 async def counted_now(connection: Connection) -> None:
-    """As if USAGE were counted up to now."""
+    """As if USAGE were counted up to now, and the registry had made the applications."""
+    await connection.execute("INSERT INTO account VALUES ('acme', 'Asia/Seoul')")
+    await connection.execute(
+        "INSERT INTO app (client_id, account, services, registered_at, position)"
+        " SELECT unnest($1::text[]), 'acme', '{}', now(), 1", list(APPS),
+    )  # fmt: skip
     await connection.execute("INSERT INTO progress VALUES ('usage.records.0', 9, now(), 9)")
 
 
@@ -177,19 +183,25 @@ async def test_old_hours_go_and_then_old_days_and_what_they_counted_stays(
 
 
 async def test_hours_that_are_not_in_the_days_are_not_dropped(
-    schema: ServiceDsn, connection: Connection, caplog: pytest.LogCaptureFixture
+    schema: ServiceDsn, connection: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(retention, "PAGE", 1)
     await counted_now(connection)
     await Shelves().add_counts(connection, growth(*each_six_hours(LONG_AGO, 31)))
     spoil = "UPDATE counter SET units = units + $3 WHERE client_id = $1 AND period = 'h' AND window_start = $2"
     await rows(schema, spoil, B, LONG_AGO + timedelta(days=9), 1)
     await keep(Retention(Policy(), SystemClock()), connection)
     assert (await shelves_of(schema, "h"))[0] == "2019_12"
+    assert f"those of {B} csr are not what its days count" in caplog.text
     assert "the hours of 2019-12 are NOT dropped" in caplog.text
     await rows(schema, spoil, B, LONG_AGO + timedelta(days=9), -1)
-    await rows(schema, "DELETE FROM counter WHERE client_id = $1 AND period = 'd'", A)
+    days = await rows(schema, "DELETE FROM counter WHERE client_id = $1 AND period = 'd' RETURNING *", A)
     await keep(Retention(Policy(), SystemClock()), connection)
     assert (await shelves_of(schema, "h"))[0] == "2019_12"
+    for row in days:
+        await rows(schema, "INSERT INTO counter VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", *row)
+    await keep(Retention(Policy(), SystemClock()), connection)
+    assert "2019_12" not in await shelves_of(schema, "h")
 
 
 async def test_nothing_is_old_before_it_is_counted_and_dropping_waits_for_no_one(
@@ -199,12 +211,12 @@ async def test_nothing_is_old_before_it_is_counted_and_dropping_waits_for_no_one
     await keep(Retention(Policy(), SystemClock()), connection)
     assert "2019_12" in await shelves_of(schema, "h"), "nothing is counted yet: this may be the beginning of counting again"
     await counted_now(connection)
-    retention = Retention(Policy(), SystemClock())
+    keeping = Retention(Policy(), SystemClock())
     async with pool.acquire() as other, other.transaction():
         await Shelves().add_counts(other, growth(datetime.now(UTC)))
         with pytest.raises(asyncpg.LockNotAvailableError):
-            await keep(retention, connection)
-        assert await retention.step(connection), "it is left for a while, not tried again and again"
+            await keep(keeping, connection)
+        assert await keeping.step(connection), "it is left for a while, not tried again and again"
     await keep(Retention(Policy(), SystemClock()), connection)
     assert "2019_12" not in await shelves_of(schema, "h")
 
