@@ -69,9 +69,13 @@ _FILL: Final = f"""
     INSERT INTO counter (client_id, service, period, window_start, calls, units, late_units)
     SELECT {_CLIENT_ID}, 'csr', 'h', {_DAY} + h * interval '1 hour', 1, 1, 0
     FROM generate_series(1, {DETAILED}) AS n, generate_series(0, 23) AS h ORDER BY 1;
-    ANALYZE app, counter;
-    CHECKPOINT
 """
+_LIMIT: Final = """
+    INSERT INTO app_limit (client_id, service, account, version, daily, monthly, daily_rungs, monthly_rungs, changed_at)
+    SELECT client_id, 'csr', account, 1, 1000000000000, 1000000000000, '{50,80,100}', '{50,80,100}', now()
+    FROM app ORDER BY position DESC, client_id LIMIT $1
+"""
+_SETTLE: Final = "ANALYZE app, app_limit, counter; CHECKPOINT"
 
 
 class Filled:
@@ -99,9 +103,11 @@ class Counting:
         self.process = process
         self._connection = connection
 
-    async def fill(self) -> None:
-        """Have many applications and what they have used. A place for what they have besides: limits."""
+    async def fill(self, limited: int) -> None:
+        """Have many applications and what they have used; so many of all with limits, those of the stream first."""
         await self._connection.execute(_FILL, timeout=PATIENCE_S)
+        await self._connection.execute(_LIMIT, limited, timeout=PATIENCE_S)
+        await self._connection.execute(_SETTLE, timeout=PATIENCE_S)
 
     async def again(self, filled: Filled) -> float:
         """Have it count the messages once more, the counters as large as they are: records a second, first commit to last."""
@@ -160,8 +166,9 @@ async def counting(place: Place, database: PostgresDatabase) -> AsyncIterator[tu
         process.stop()
 
 
-async def many_apps(place: Place) -> list[Row]:
-    """The same messages into small tables and into large ones; messages of all applications; and reading."""
+async def many_apps(place: Place, limited: int = 0) -> list[Row]:
+    """The same messages into small tables and into large ones, where so many applications have limits; messages of all
+    applications; and reading."""
     async with place.cleared() as (nc, database):
         apps = issue(APPS)
         await publish_registry(nc, [opened(), *(app.registered() for app in apps)])
@@ -172,7 +179,7 @@ async def many_apps(place: Place) -> list[Row]:
                     filled = Filled()
                     said(f"  filling USAGE: {BATCHES:,} batches of {RECORDS}; and the tables of {MANY:,} applications")
                     await filled.publish(nc, _batches("few", apps, BATCHES))
-                    await large.fill()
+                    await large.fill(limited)
                     few = await interleaved(
                         {"of 1,000,000 apps": lambda: large.again(filled), "of 1,000": lambda: small.again(filled)}, REPETITIONS
                     )
