@@ -41,6 +41,14 @@ _KEEP: Final = """
     UPDATE kept SET since = (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(
         months => CASE period WHEN 'h' THEN $1::int ELSE $2::int END)) AT TIME ZONE 'UTC'
 """
+# A worker that remembers such a shelf would put on it what another leaves out.
+_DROP_OLD: Final = """
+    SELECT drop_shelf(kept.period, shelf.first) FROM kept, LATERAL (
+        SELECT to_date(right(c.relname, 7), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC' AS first
+        FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = ('counter_' || kept.period)::regclass) AS shelf
+    WHERE shelf.first < kept.since
+"""
 _FORGET_COUNTS: Final = """
     TRUNCATE counter, counted_event, publisher_position, credential_use;
     UPDATE progress SET sequence = 0, recorded_at = NULL
@@ -85,6 +93,7 @@ async def _rebuild(connection: Connection, nc: Client, policy: Policy) -> str:
     if whole:
         await connection.execute(_FORGET_COUNTS)
         await connection.execute(_KEEP, policy.hours, policy.days)
+        await connection.execute(_DROP_OLD)
     if changed:
         await connection.execute(_FORGET_TOLD)
     await connection.execute(_FORGET_LEASES)

@@ -237,8 +237,11 @@ async def test_a_worker_goes_on_when_shelves_vanish_and_counting_again_keeps_wha
     days = "SELECT sum(units)::int FROM counter WHERE client_id = $1 AND period = 'd'"
     assert await rows(schema, days, A) == [(14,)]
     assert await rows(schema, hours, A) == [(4,)]
+    for period, at in (("h", LONG_AGO), ("h", LONG_AGO + timedelta(days=40)), ("d", LONG_AGO.replace(year=2010))):
+        await rows(schema, "SELECT make_shelf($1, $2)", period, at)
     done = worker.run("--rebuild")
     assert done.returncode == 0, done.stderr
     await eventually(lambda: rows(schema, days, A), [(14,)])
     assert await rows(schema, hours, A) == [(14,)], "the policy keeps these hours: they were counted again"
-    assert await rows(schema, "SELECT count(*)::int FROM counter_h WHERE window_start < now() - interval '30 days'") == [(1,)]
+    assert min(await shelves_of(schema, "h")) > "2020", "what it does not keep has no shelf"
+    assert min(await shelves_of(schema, "d")) > "2011"
