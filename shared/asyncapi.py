@@ -121,6 +121,18 @@ def add_channel(document: dict[str, Any], channel: ChannelDoc) -> None:
     }
 
 
+def _in_asyncapi(schema: Any) -> Any:
+    """A schema as AsyncAPI has it: its `discriminator` is the name of the property, OpenAPI's an object."""
+    if isinstance(schema, list):
+        return [_in_asyncapi(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _in_asyncapi(value) for key, value in schema.items()}
+    if isinstance(found.get("discriminator"), dict):
+        found["discriminator"] = found["discriminator"]["propertyName"]
+    return found
+
+
 def _message(message: MessageDoc, schemas: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "name": message.name,
@@ -131,8 +143,8 @@ def _message(message: MessageDoc, schemas: dict[str, Any]) -> dict[str, Any]:
     }
     if message.payload is not None:
         [payload], found = msgspec.json.schema_components([message.payload], ref_template=f"{_SCHEMAS}{{name}}")
-        schemas.update(found)
-        described["payload"] = payload
+        schemas.update({name: _in_asyncapi(schema) for name, schema in found.items()})
+        described["payload"] = _in_asyncapi(payload)
     if message.headers:
         properties = {name: {"type": "string", "description": text} for name, text in message.headers.items()}
         for name, value in message.constants.items():

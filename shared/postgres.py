@@ -35,6 +35,9 @@ async def open_pool(dsn: str, schema: str, size_max: int = 10) -> Pool:
             "jit": "off",
             # A plan kept from when a table was small reads the whole of it once it has grown: plan each time, it is cheap.
             "plan_cache_mode": "force_custom_plan",
+            # Whoever names a thousand keys wants to look those up: not, by several processes, the whole index of a million.
+            "random_page_cost": "1.1",
+            "max_parallel_workers_per_gather": "0",
         },
     )
 

@@ -31,6 +31,7 @@ from services.metering.projection import TABLES, project
 from services.metering.queries import dashboard_keys, dashboard_values
 from services.metering.quota import LEASE_S, MARGIN_S
 from services.metering.rebuild import count_again
+from services.metering.retention import MONTHS_MIN, Policy, Retention
 from services.metering.serving import Started
 from services.metering.streams import USAGE_CONSUMER, Streams, subjects
 from shared.catalog import Catalog, load_catalog
@@ -90,11 +91,28 @@ class MeteringSettings(CatalogSettings, DatabaseSettings):
         MARGIN_S, description="Seconds kept at a quota lease's end, for interval timers that drift apart; under half of the lease"
     )
 
+    hours_kept_months: Annotated[int, Field(ge=MONTHS_MIN, le=1200)] = Field(
+        Policy().hours, description="Months that hourly counters are kept for, besides the one that is running"
+    )
+    days_kept_months: Annotated[int, Field(ge=MONTHS_MIN, le=1200)] = Field(
+        Policy().days, description="The same of daily counters: at least as many; monthly ones are kept for ever"
+    )
+
     @model_validator(mode="after")
     def _the_margin_leaves_room(self) -> MeteringSettings:
         if self.lease_margin_s >= self.lease_s / 2:
             raise ValueError("TOLLBOOK_LEASE_MARGIN_S has to be less than half of TOLLBOOK_LEASE_S")
         return self
+
+    @model_validator(mode="after")
+    def _days_outlast_hours(self) -> MeteringSettings:
+        if self.days_kept_months < self.hours_kept_months:
+            raise ValueError("TOLLBOOK_DAYS_KEPT_MONTHS has to be at least TOLLBOOK_HOURS_KEPT_MONTHS")
+        return self
+
+    def policy(self) -> Policy:
+        """How long detail is kept."""
+        return Policy(self.hours_kept_months, self.days_kept_months)
 
 
 SETTINGS = MeteringSettings
@@ -202,7 +220,7 @@ def _start_counting(
         clock=clock,
         committed=deciding.evaluator.wake,
     )
-    housekeeping = Housekeeping(pool, deciding.log, clock, deciding.committed)
+    housekeeping = Housekeeping(pool, deciding.log, Retention(settings.policy(), clock), clock, deciding.committed)
     parts: dict[str, Part] = {"housekeeping": housekeeping, "keeper": leasing.start(pool)}
     parts |= {REGISTRY: _SourcePart(registry, Source(REGISTRY))}
     parts |= {subject: _SourcePart(usage, Source(USAGE, subject)) for subject in subjects(settings.partitions)}
@@ -242,7 +260,7 @@ async def rebuild(settings: MeteringSettings) -> str:
     owner_dsn = settings.postgres_owner_dsn.get_secret_value()
     seed = None if settings.nats_seed is None else settings.nats_seed.get_secret_value()
     projected = await rebuild_tables(owner_dsn, SERVICE, EventLog(CODEC, SystemClock()), project, TABLES)
-    counted = await count_again(owner_dsn, settings.nats_url, seed)
+    counted = await count_again(owner_dsn, settings.nats_url, seed, settings.policy())
     return f"{', '.join(TABLES)} built again from {projected} events; {counted}"
 
 

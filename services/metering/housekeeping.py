@@ -1,5 +1,5 @@
-"""What the calendar asks for: new days on the dashboards, scheduled changes of limits, and forgetting what is too old to be
-repeated."""
+"""What the calendar asks for: new days on the dashboards, scheduled changes of limits, shelves for new months and none for old
+ones, and forgetting what is too old to be repeated."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final
 
 from services.metering.dashboard import BUCKET
 from services.metering.domain import REMEMBERED_US
+from services.metering.retention import Retention
 from services.metering.schedules import carry_out
 from shared.clock import Clock
 from shared.eventlog.log import EventLog
@@ -57,10 +58,16 @@ class Housekeeping:
     """Works while it is held: one worker does it for all. `committed` is called after each commit to the log."""
 
     def __init__(
-        self, pool: Pool, event_log: EventLog[MeteringEvent], clock: Clock, committed: Callable[[], None] = lambda: None
+        self,
+        pool: Pool,
+        event_log: EventLog[MeteringEvent],
+        retention: Retention,
+        clock: Clock,
+        committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool = pool
         self._log = event_log
+        self._retention = retention
         self._clock = clock
         self._committed = committed
         self._held = False
@@ -97,6 +104,7 @@ class Housekeeping:
             if self._is_time(self._forgot_at, FORGET_S):
                 await forget(connection)
                 self._forgot_at = self._clock.monotonic()
+            await self._retention.step(connection)
 
     def _is_time(self, last: float | None, every_s: float) -> bool:
         return last is None or self._clock.monotonic() - last >= every_s

@@ -15,6 +15,7 @@ from services.metering.lease_counts import count_leases, keep_lapsed, read_lapse
 from services.metering.marks import mark_grown
 from services.metering.metrics import Metrics
 from services.metering.positions import Position, PublisherKey, needs
+from services.metering.shelves import Shelves
 from shared.errors import Unavailable
 from shared.postgres import Connection
 from shared.streams.jetstream import Connected
@@ -37,6 +38,7 @@ class Ingest:
         self._directory = directory
         self._nc = nc
         self._metrics = metrics
+        self._shelves = Shelves()
         self._uses = Uses()
 
     async def handle(self, connection: Connection, messages: Sequence[Message]) -> None:
@@ -79,7 +81,7 @@ class Ingest:
         await self._tell(connection, outcome, newest)
         await store.move_positions(connection, outcome.positions)
         await store.remember_events(connection, outcome.events, newest)
-        await store.add_counts(connection, outcome.counters)
+        await self._shelves.add_counts(connection, outcome.counters)
         await store.mark_counted(connection, outcome.counters, directory)
         await mark_grown(connection, outcome.counters, directory)
         await store.use_secrets(connection, self._uses.to_write(outcome.secrets_used))

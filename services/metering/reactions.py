@@ -35,7 +35,8 @@ _REGISTER: Final = """
         INSERT INTO kv_dirty (bucket, key)
         SELECT n.bucket, n.account || '.' || n.client_id || '.' || s.service
         FROM n, LATERAL (
-            SELECT unnest(n.services) UNION SELECT service FROM counter WHERE counter.client_id = n.client_id) AS s(service)
+            SELECT unnest(n.services)
+            UNION SELECT service FROM counter AS c WHERE c.period = 'm' AND c.client_id = n.client_id) AS s(service)
         ORDER BY 1, 2
         ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
     INSERT INTO app (client_id, account, services, test_services, registered_at, position)
@@ -54,7 +55,7 @@ _EDIT: Final = """
         SELECT n.bucket, n.account || '.' || n.client_id || '.' || s.service
         FROM n, LATERAL (
             SELECT unnest(n.former) UNION SELECT unnest(n.services)
-            UNION SELECT service FROM counter WHERE counter.client_id = n.client_id) AS s(service)
+            UNION SELECT service FROM counter AS c WHERE c.period = 'm' AND c.client_id = n.client_id) AS s(service)
         ORDER BY 1, 2
         ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
     UPDATE app SET services = n.services, test_services = n.test_services, position = n.position
@@ -78,7 +79,8 @@ _DELETE: Final = """
         INSERT INTO kv_dirty (bucket, key)
         SELECT n.bucket, a.account || '.' || a.client_id || '.' || s.service
         FROM n JOIN app AS a USING (client_id), LATERAL (
-            SELECT unnest(a.services) UNION SELECT service FROM counter WHERE counter.client_id = a.client_id) AS s(service)
+            SELECT unnest(a.services)
+            UNION SELECT service FROM counter AS c WHERE c.period = 'm' AND c.client_id = a.client_id) AS s(service)
         ORDER BY 1, 2
         ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token'))
     UPDATE app SET deleted_at = n.at, position = n.position FROM n WHERE app.client_id = n.client_id

@@ -10,6 +10,7 @@ from nats.aio.client import Client
 
 from services.metering.directory import REGISTRY_CONSUMER
 from services.metering.following import follow_registry
+from services.metering.retention import Policy
 from services.metering.streams import USAGE_CONSUMER
 from shared.commands.metering import SERVICE
 from shared.errors import Conflict, Unavailable
@@ -37,6 +38,19 @@ _HAVE_READ: Final = """
     INSERT INTO checkpoint (consumer, stream, subject, sequence, hash) VALUES ($1, $2, '', $3, $4)
     ON CONFLICT (consumer, stream, subject) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash
 """
+# What the policy keeps by now is counted again, whatever it was when the rows were dropped.
+_KEEP: Final = """
+    UPDATE kept SET since = (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(
+        months => CASE period WHEN 'h' THEN $1::int ELSE $2::int END)) AT TIME ZONE 'UTC'
+"""
+# A worker that remembers such a shelf would put on it what another leaves out.
+_DROP_OLD: Final = """
+    SELECT drop_shelf(kept.period, shelf.first) FROM kept, LATERAL (
+        SELECT to_date(right(c.relname, 7), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC' AS first
+        FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = ('counter_' || kept.period)::regclass) AS shelf
+    WHERE shelf.first < kept.since
+"""
 # Leases stay, and so do the places of what came from them too late: what comes from a lease is counted again for it, too.
 _FORGET_COUNTS: Final = """
     LOCK TABLE quota_lease IN EXCLUSIVE MODE;
@@ -49,8 +63,10 @@ _FORGET_LEASES: Final = "UPDATE lease SET worker = NULL, expires_at = NULL"
 _READ_UP_TO: Final = "SELECT sequence, hash FROM checkpoint WHERE consumer = $1 AND stream = $2"
 
 
-async def count_again(owner_dsn: str, nats_url: str, nats_seed: str | None) -> str:
+async def count_again(owner_dsn: str, nats_url: str, nats_seed: str | None, policy: Policy) -> str:
     """Read the applications again and forget all counts, in one transaction; what was done, in words. Workers may run.
+
+    Hours and days that the policy keeps no longer are not counted again; months are.
 
     Dead letters are not published a second time, unless the stream REGISTRY has another history now: then others may be bad.
     Raises Conflict when USAGE does not begin with its first message any more. If REGISTRY has another history, the applications
@@ -62,14 +78,14 @@ async def count_again(owner_dsn: str, nats_url: str, nats_seed: str | None) -> s
         try:
             await connection.execute(f"SET search_path = {SERVICE}; SET lock_timeout = '60s'")
             async with connection.transaction():
-                return await _rebuild(connection, nc)
+                return await _rebuild(connection, nc, policy)
         finally:
             await connection.close(timeout=TIMEOUT_S)
     finally:
         await nc.close()
 
 
-async def _rebuild(connection: Connection, nc: Client) -> str:
+async def _rebuild(connection: Connection, nc: Client, policy: Policy) -> str:
     usage = await stream_state(nc, USAGE)
     read_up_to = await connection.fetchrow(_READ_UP_TO, REGISTRY_CONSUMER, REGISTRY)
     changed = read_up_to is not None and await _changed(nc, read_up_to["sequence"], read_up_to["hash"])
@@ -82,6 +98,8 @@ async def _rebuild(connection: Connection, nc: Client) -> str:
     events = await _read_registry(connection, nc)
     if whole:
         await connection.execute(_FORGET_COUNTS)
+        await connection.execute(_KEEP, policy.hours, policy.days)
+        await connection.execute(_DROP_OLD)
     if changed:
         await connection.execute(_FORGET_TOLD)
     await connection.execute(_FORGET_LEASES)

@@ -34,7 +34,8 @@ _TAKE_BACK: Final = """
     WHERE q.lease = r.lease AND q.publisher = $3 AND q.closed_at IS NULL AND q.stated IS NULL
         AND (SELECT count(*) FROM locked) > 0
 """
-# Subqueries rather than joins: each is a look-up by a key, and planning many joins would take longer than doing this.
+# Subqueries rather than joins: each is a look-up by a key, and planning many joins would take longer than doing this. The
+# starts of windows are compared as values besides, so that the planner knows which few shelves can have the rows.
 _READ: Final = """
     WITH wish AS (
         SELECT w.*, a.account, z.zone, a.deleted_at IS NOT NULL AS deleted, w.service = ANY(a.services) AS selected,
@@ -46,7 +47,8 @@ _READ: Final = """
     ), whole AS MATERIALIZED (
         SELECT account, service, month_start,
             (SELECT sum(c.units) FROM app AS a JOIN counter AS c USING (client_id) WHERE a.account = k.account
-             AND c.service = k.service AND c.period = 'm' AND c.window_start = k.month_start) AS counted,
+             AND c.service = k.service AND c.period = 'm' AND c.window_start = k.month_start
+             AND c.window_start = ANY($5)) AS counted,
             (SELECT sum(greatest(0, coalesce(q.stated, q.units) - q.counted)) FROM quota_lease AS q WHERE q.closed_at IS NULL
              AND q.account = k.account AND q.service = k.service AND q.month_start = k.month_start) AS outstanding
         FROM (SELECT DISTINCT account, service, month_start FROM wish WHERE account_monthly IS NOT NULL) AS k
@@ -54,9 +56,9 @@ _READ: Final = """
     SELECT w.place, w.client_id, w.account, w.zone, w.deleted, w.selected, w.in_test, w.account_version, w.account_monthly,
         l.version, l.daily, l.monthly, o.day AS day_outstanding, o.month AS month_outstanding, o.others,
         (SELECT units FROM counter AS c WHERE c.client_id = w.client_id AND c.service = w.service AND c.period = 'd'
-            AND c.window_start = w.day_start) AS day_counted,
+            AND c.window_start = w.day_start AND c.window_start = ANY($4)) AS day_counted,
         (SELECT units FROM counter AS c WHERE c.client_id = w.client_id AND c.service = w.service AND c.period = 'm'
-            AND c.window_start = w.month_start) AS month_counted,
+            AND c.window_start = w.month_start AND c.window_start = ANY($5)) AS month_counted,
         (SELECT counted::bigint FROM whole WHERE whole.account = w.account AND whole.service = w.service
             AND whole.month_start = w.month_start) AS account_counted,
         (SELECT outstanding::bigint FROM whole WHERE whole.account = w.account AND whole.service = w.service

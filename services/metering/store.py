@@ -84,7 +84,7 @@ async def read_told(connection: Connection, subjects: Iterable[str]) -> dict[str
 
 
 async def add_counts(connection: Connection, counters: Mapping[CounterKey, Count]) -> None:
-    """Let the counters grow."""
+    """Let the counters grow. Raises CheckViolationError when one has no shelf (`shelves.py`)."""
     async for keys in _in_order(counters):
         counts = [counters[key] for key in keys]
         starts = {us: from_us(us) for us in {key.window_start_us for key in keys}}

@@ -10,7 +10,7 @@ from typing import Final
 
 import uvloop
 
-from tests.bench import commands, freshness, gate, ingest, memory, replay, stream
+from tests.bench import commands, freshness, gate, growth, ingest, memory, replay, stream
 from tests.bench.machine import this_machine
 from tests.bench.measure import Row, said
 from tests.bench.peers import PeerMissing, peer_python
@@ -20,6 +20,8 @@ from tests.bench.report import Report, table, write_docs, write_json
 BENCHMARKS: Final[Mapping[str, Callable[[Place], Awaitable[list[Row]]]]] = {
     "ingest": ingest.batches,
     "singles": ingest.singles,
+    "growth": growth.many_apps,
+    "workers": growth.two_workers,
     "gate": gate.measure,
     "replay": replay.measure,
     "stream": stream.measure,

@@ -13,6 +13,7 @@ from nats.aio.client import Client
 
 from deploy.servers.roles import ServiceDsn
 from services.metering.rebuild import count_again
+from services.metering.retention import Policy
 from shared.events.usage import CLOUDEVENTS_SUBJECT, CODEC, partition_of
 from shared.events.usage import STREAM as USAGE
 from shared.streams.publish import Outgoing, publish_batch, split_batches
@@ -31,6 +32,10 @@ GATES: Final = 4
 PARTITIONS: Final = 16
 POLL_S: Final = 0.005
 CATALOG: Final = "deploy/catalog.yaml"
+_SHARED: Final = """
+    SELECT coalesce(min(sources) > 1 AND count(*) = 2, false)
+    FROM (SELECT count(*) AS sources FROM lease WHERE worker IS NOT NULL GROUP BY worker) AS w
+"""
 _COUNTED: Final = "SELECT coalesce(sum(calls), 0)::bigint FROM counter WHERE period = 'd'"
 
 
@@ -40,7 +45,7 @@ class Worker:
     def __init__(self, place: Place, dsn: ServiceDsn, nc: Client, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self.nc = nc
         self._place = place
-        self._dsn = dsn
+        self.dsn = dsn
         self._connection = connection
 
     async def fill(self, messages: Iterable[Outgoing]) -> None:
@@ -51,9 +56,13 @@ class Worker:
     async def counted(self) -> int:
         return int(await self._connection.fetchval(_COUNTED))
 
+    async def shared(self) -> bool:
+        """Whether two workers follow the sources between them."""
+        return bool(await self._connection.fetchval(_SHARED))
+
     async def counts(self, total: int) -> float:
         """Have it count the whole stream again: calls a second, from its first commit to its last. Every call exactly once."""
-        await count_again(self._dsn.owner_dsn, self._place.nats_url, None)
+        await count_again(self.dsn.owner_dsn, self._place.nats_url, None, Policy())
         first, began = await self._when_above(0)
         last, ended = await self._when_above(total - 1)
         if last != total:
@@ -78,7 +87,7 @@ async def running_worker(place: Place, apps: list[Issued]) -> AsyncIterator[Work
         process = ServiceProcess("services.metering", place.folder, metering_settings(place, dsn))
         try:
             await process.ready()
-            connection = await _open(database, "metering")
+            connection = await connect(database, "metering")
             try:
                 yield Worker(place, dsn, nc, connection)
             finally:
@@ -98,7 +107,8 @@ def metering_settings(place: Place, dsn: ServiceDsn) -> dict[str, object]:
     }
 
 
-async def _open(database: PostgresDatabase, schema: str) -> asyncpg.Connection[asyncpg.Record]:
+async def connect(database: PostgresDatabase, schema: str) -> asyncpg.Connection[asyncpg.Record]:
+    """As a superuser, in that schema."""
     return await asyncpg.connect(database.owner_dsn, server_settings={"search_path": schema})
 
 

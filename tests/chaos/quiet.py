@@ -72,9 +72,12 @@ async def all_counted(database: Database, nc: Client) -> str:
     for service, stream in STREAMS.items():
         state = await stream_state(nc, stream)
         head = await database.fetchval(f"SELECT position FROM {service}.log_head")
-        read = await database.fetchval("SELECT min(sequence) FROM metering.checkpoint WHERE stream = $1", stream)
-        if state is None or not state.last == head == read:
-            return f"{stream}: log {head}, stream {state and state.last}, metering {read}"
+        if state is None or state.last != head:
+            return f"{stream}: log {head}, stream {state and state.last}"
+    read = await database.fetchval("SELECT min(sequence) FROM metering.checkpoint WHERE stream = 'REGISTRY'")
+    head = await database.fetchval("SELECT position FROM registry.log_head")
+    if read != head:
+        return f"REGISTRY: log {head}, metering {read}"
     points = {
         row["subject"]: row["sequence"]
         for row in await database.fetch("SELECT subject, sequence FROM metering.checkpoint WHERE stream = 'USAGE'")

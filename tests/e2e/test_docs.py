@@ -15,7 +15,10 @@ BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 END = "----- end of block -----"
 
 
-@pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/how-to/replay-and-verify.md", "docs/how-to/set-limits.md"])
+PAGES = ["quickstart", "how-to/replay-and-verify", "how-to/set-limits", "how-to/keep-history"]
+
+
+@pytest.mark.parametrize("page", [f"docs/{page}.md" for page in PAGES])
 def test_the_blocks_of_a_page_do_what_the_page_says(stack: StackProcess, page: str) -> None:
     blocks = BLOCK.findall((ROOT / page).read_text("utf-8"))
     script, expected = ["set -eu"], []

@@ -86,6 +86,7 @@ async def count_units(
     windows = civil(zone)
     async with connection.transaction():
         for period, start in (("d", windows.day(at).start), ("m", windows.month(at).start)):
+            await connection.execute("SELECT make_shelf($1, $2)", period, start)
             await connection.execute(
                 "INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units)"
                 " VALUES ($1, 'csr', $2, $3, 1, $4, 0) ON CONFLICT (client_id, service, period, window_start)"

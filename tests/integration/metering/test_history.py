@@ -39,6 +39,7 @@ async def count(schema: ServiceDsn, *counters: tuple[str, str, str, str, int]) -
     columns = "client_id, service, period, window_start, calls, units, late_units"
     for client_id, service, period, start, units in counters:
         at = datetime.fromisoformat(start)
+        await rows(schema, "SELECT make_shelf($1, $2)", period, at)
         await rows(schema, f"INSERT INTO counter ({columns}) VALUES ($1,$2,$3,$4,1,$5,0)", client_id, service, period, at, units)
 
 
@@ -218,6 +219,7 @@ async def crowded(schema: ServiceDsn) -> AsyncIterator[Connection]:
         INSERT INTO app (client_id, account, services, registered_at, position)
         SELECT lpad(n || s, 20, '0'), 'a' || n, '{csr}', now(), n
         FROM generate_series(1, 3000) AS n, unnest('{x,y}'::text[]) AS s;
+        SELECT make_shelf('d', '2026-01-01Z');
         INSERT INTO counter (client_id, service, period, window_start, calls, units, late_units)
         SELECT client_id, service, 'd', '2026-01-01Z'::timestamptz + day * interval '1 day', 1, 1, 0
         FROM app, unnest('{captcha-image,csr}'::text[]) AS service, generate_series(1, 30) AS day;

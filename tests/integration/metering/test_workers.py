@@ -71,6 +71,67 @@ async def test_two_workers_share_and_the_death_of_one_moves_everything_to_the_ot
         other.kill()
 
 
+async def test_sixteen_partitions_move_between_one_two_and_four_workers_while_records_flow(
+    nc: Client, nats_url: str, schema: ServiceDsn, registry: RegistryFeed, tmp_path: Path
+) -> None:
+    for client_id in APPS:
+        await registry.register(client_id)
+    sources = {f"usage.records.{partition}" for partition in range(16)} | {"usage.cloudevents"}
+    workers = [MeteringProcess(nats_url, schema, tmp_path, f"w{number}", TOLLBOOK_PARTITIONS="16") for number in range(4)]
+    meters = [Meter(nc, f"gate-{number}", 16) for number in range(3)]
+    acknowledged = dict.fromkeys(APPS, 0)
+    flowing = asyncio.Event()
+
+    async def publish() -> None:
+        while flowing.is_set():
+            for client_id in APPS:
+                await random.choice(meters).count(UsageRecord(client_id, "csr", now_us(), 1))
+                acknowledged[client_id] += 1
+            await asyncio.sleep(0.01)
+
+    async def share(alive: list[MeteringProcess]) -> list[int]:
+        """How many sources each of them follows, when together they follow all, and none twice; else nothing."""
+        held = [await worker.follows() for worker in alive]
+        whole = set().union(*held) == sources and sum(map(len, held)) == len(sources)
+        return sorted(map(len, held)) if whole else []
+
+    async def shared(alive: list[MeteringProcess]) -> bool:
+        shares = await share(alive)
+        return bool(shares) and (len(shares) == 1 or shares[0] >= 2)  # a fair share but for what is no source of usage
+
+    publishing = None
+    try:
+        await workers[0].start()
+        flowing.set()
+        publishing = asyncio.create_task(publish())
+        await eventually(lambda: shared(workers[:1]), True)
+        await workers[1].start()
+        await eventually(lambda: shared(workers[:2]), True)
+        await asyncio.gather(workers[2].start(), workers[3].start())
+        await eventually(lambda: shared(workers), True)
+        workers[1].kill()
+        await eventually(lambda: shared([workers[0], *workers[2:]]), True)
+        workers[0].stop()
+        await eventually(lambda: shared(workers[2:]), True)
+        workers[3].kill()
+        await eventually(lambda: shared(workers[2:3]), True)
+        flowing.clear()
+        await publishing
+        assert min(acknowledged.values()) > 0
+        units = "SELECT client_id, sum(units)::int, sum(calls)::int FROM counter WHERE period = $1 GROUP BY 1 ORDER BY 1"
+        for period in "hdm":
+            wanted = [(client_id, count, count) for client_id, count in sorted(acknowledged.items())]
+            await eventually(lambda period=period: rows(schema, units, period), wanted)  # type: ignore[misc]
+        assert await dead_letters(nc) == []
+    finally:
+        flowing.clear()
+        if publishing is not None:
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
+        for worker in workers:
+            worker.kill()
+
+
 async def test_a_worker_that_stops_gives_its_sources_back_at_once(
     nc: Client, nats_url: str, schema: ServiceDsn, worker: MeteringProcess, tmp_path: Path
 ) -> None:
