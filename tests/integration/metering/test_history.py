@@ -219,10 +219,12 @@ async def crowded(schema: ServiceDsn) -> AsyncIterator[Connection]:
         INSERT INTO app (client_id, account, services, registered_at, position)
         SELECT lpad(n || s, 20, '0'), 'a' || n, '{csr}', now(), n
         FROM generate_series(1, 3000) AS n, unnest('{x,y}'::text[]) AS s;
-        SELECT make_shelf('d', '2026-01-01Z');
+        SELECT make_shelf('d', '2026-01-01Z'), make_shelf('m', '2026-01-01Z');
         INSERT INTO counter (client_id, service, period, window_start, calls, units, late_units)
         SELECT client_id, service, 'd', '2026-01-01Z'::timestamptz + day * interval '1 day', 1, 1, 0
         FROM app, unnest('{captcha-image,csr}'::text[]) AS service, generate_series(1, 30) AS day;
+        INSERT INTO counter (client_id, service, period, window_start, calls, units, late_units)
+        SELECT client_id, service, 'm', '2026-01-01Z', 30, 30, 0 FROM app, unnest('{captcha-image,csr}'::text[]) AS service;
         ANALYZE;
         """
     )

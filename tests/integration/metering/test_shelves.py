@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from deploy.servers.roles import ServiceDsn
 from services.metering import retention
 from services.metering.app import PROGRAM
-from services.metering.growth import App, Count, CounterKey, Group, Growth
+from services.metering.growth import App, Count, CounterKey, Group, Growth, Source
 from services.metering.retention import Policy, Retention
 from services.metering.shelves import Shelf, Shelves, kept_since, make_shelves, shelf_of
 from shared.clock import SystemClock
@@ -51,7 +51,7 @@ def growth(*times: datetime) -> dict[CounterKey, Count]:
     for at in times:
         minute = to_us(at) // SLOT_US
         for client_id in APPS:
-            grown.add(Group(client_id, "csr", "", "", minute, minute), 1, 3, to_us(at))
+            grown.add(Group(client_id, "csr", "", "", minute, Source(minute, "", "")), 1, 3, to_us(at))
     return grown.counters
 
 

@@ -53,6 +53,7 @@ def test_shelves_are_made_a_month_ahead() -> None:
 def test_days_are_kept_at_least_as_long_as_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOLLBOOK_POSTGRES_DSN", "postgresql://metering@127.0.0.1/tollbook")
     monkeypatch.setenv("TOLLBOOK_CATALOG", "deploy/catalog.yaml")
+    monkeypatch.setenv("TOLLBOOK_VAULT_KEY", "0f" * 32)
     monkeypatch.setenv("TOLLBOOK_HOURS_KEPT_MONTHS", "24")
     monkeypatch.setenv("TOLLBOOK_DAYS_KEPT_MONTHS", "24")
     assert MeteringSettings().policy() == Policy(24, 24)
