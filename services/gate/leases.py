@@ -170,7 +170,7 @@ class Leases:
     def __init__(self) -> None:
         self._demands: dict[Key, _Demand] = {}
         self._round: deque[_Demand] = deque()
-        self._of_account: dict[Key, set[Key]] = {}
+        self._of_account: dict[Key, dict[Key, None]] = {}
         self._due: dict[Key, None] = {}
         self._known: dict[str, Held] = {}
         self._returning: dict[str, Held] = {}
@@ -212,7 +212,7 @@ class Leases:
     def _demand(self, key: Key, account: str, now_s: float) -> _Demand:
         demand = self._demands[key] = _Demand(key, account, now_s, rate_at_s=now_s)
         self._round.append(demand)
-        self._of_account.setdefault((account, key[1]), set()).add(key)
+        self._of_account.setdefault((account, key[1]), {})[key] = None
         return demand
 
     # -- asking
@@ -266,7 +266,7 @@ class Leases:
         demand = self._demands.get((wish.client_id, wish.service))
         match answer:
             case Leased():
-                self._leased(demand, answer, asked_s, now_s)
+                self._leased(demand, wish, answer, asked_s, now_s)
             case Short() | Undecided() | Unlimited():
                 if demand is None or asked_s <= demand.changed_s:
                     return  # said of a limit that has changed since
@@ -276,7 +276,7 @@ class Leases:
             case _:
                 assert_never(answer)
 
-    def _leased(self, demand: _Demand | None, answer: Leased, asked_s: float, now_s: float) -> None:
+    def _leased(self, demand: _Demand | None, wish: Wish, answer: Leased, asked_s: float, now_s: float) -> None:
         if demand is not None and demand.held is not None and demand.held.lease == answer.lease:
             held = demand.held
             held.units = max(held.units, answer.units)
@@ -284,8 +284,8 @@ class Leases:
             held.elsewhere = answer.remaining
             demand.forget_answer()
             return
-        if answer.lease in self._known:
-            return  # it was given up while its extension was under way: what came goes back with the rest
+        if answer.lease == wish.lease or answer.lease in self._known:
+            return  # it was given up while its extension was under way, perhaps so long ago that it is forgotten: never anew
         start_us, end_us = to_us(answer.day_start), to_us(answer.day_end)
         held = Held(
             answer.lease, answer.units, asked_s, answer.lease_s, answer.margin_s, start_us, end_us, answer.remaining, now_s
@@ -350,7 +350,7 @@ class Leases:
         self._due.pop(demand.key, None)
         scope = demand.account, demand.key[1]
         keys = self._of_account[scope]
-        keys.discard(demand.key)
+        keys.pop(demand.key, None)
         if not keys:
             del self._of_account[scope]
 

@@ -59,6 +59,26 @@ def test_a_lease_given_up_while_its_extension_is_under_way_is_not_spent_again() 
     assert desk.metering.rows[lease].stated in (3, 4)
 
 
+def test_an_extension_that_is_answered_when_the_lease_is_forgotten_gives_nothing_anew() -> None:
+    """A gate that was stopped for seconds finds that the lease is over before it finds the answer: all the lease's units would be
+    there a second time."""
+    desk = Desk(daily=100)
+    lease = desk.begin(3).lease
+    desk.pass_time(8)
+    wish = desk.wish(5)
+    assert wish is not None
+    assert wish.lease == lease
+    asked_s = desk.now_s
+    answer = desk.metering.answer(LeaseQuota(publisher="gate-1", partition=0, wishes=(wish,)), asked_s).answers[0]
+    assert isinstance(answer, Leased)
+    desk.pass_time(3.1)
+    desk.take(50)
+    desk.leases.tidy(desk.now_s, desk.now_us)
+    desk.leases.answered(wish, answer, asked_s, desk.now_s)
+    assert desk.take() is None
+    assert not desk.leases.still_good(lease, desk.now_s)
+
+
 def test_what_was_granted_before_a_limit_changed_goes_back() -> None:
     desk = Desk(daily=100)
     desk.take()
