@@ -13,7 +13,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-containers chaos faults check bench clean
+.PHONY: help run test test-containers soak chaos faults check bench clean
 
 help: ## Tell what there is
 	@echo "Tollbook: sell APIs by the call."
@@ -31,6 +31,10 @@ test: $(VENV) ## Run all tests, against real servers
 test-containers: $(VENV) ## Run the integration tests on NATS and PostgreSQL in containers (needs Docker)
 	$(RUN)/python -m tests.containers.images
 	TOLLBOOK_TEST_SERVERS=containers TESTCONTAINERS_RYUK_DISABLED=true $(RUN)/pytest $(or $(TESTS),tests/integration)
+
+# The tests that get better the longer they run; each in its long form, for so many minutes (SOAK_MINUTES, 10).
+soak: $(VENV) ## Simulate leases and counting with new seeds for SOAK_MINUTES (10)
+	$(RUN)/python -m tests.simulation soak
 
 chaos: $(VENV) ## Kill and stop everything in random order under load, then check that all of it held
 	$(RUN)/python -m tests.chaos
