@@ -64,10 +64,11 @@ Verdict = Taken | Short | Undecided | Unlimited
 
 
 class Waiting(NamedTuple):
-    """Calls that wait for units: the quantity of the first one, and of all together."""
+    """Calls of an application that wait for units: the quantity of the first one, and of all together; whose it is."""
 
     first: int
     total: int
+    account: str
 
 
 class Held(msgspec.Struct):
@@ -226,16 +227,17 @@ class Leases:
         others have their turn with the next request."""
         wishes: list[Wish] = []
         for key, calls in waiting.items():
-            demand = self._demands.get(key)
-            if demand is not None and now_s >= demand.again_s and len(wishes) < WISHES_MAX:
+            demand = self._demands.get(key) or self._demand(key, calls.account, now_s)
+            demand.seen_s = now_s  # who waits is not forgotten: nobody would ask for it, for as long as more come to wait
+            if now_s >= demand.again_s and len(wishes) < WISHES_MAX:
                 self._due.pop(key, None)
                 wishes.append(self._wish(demand, calls, now_s, now_us))
         for key in list(islice(self._due, WISHES_MAX - len(wishes))):
             del self._due[key]
-            demand = self._demands.get(key)
-            if key in waiting or demand is None or demand.held is None or not demand.should_extend(demand.held, now_s):
+            one = self._demands.get(key)
+            if key in waiting or one is None or one.held is None or not one.should_extend(one.held, now_s):
                 continue
-            wishes.append(self._wish(demand, Waiting(1, 0), now_s, now_us))
+            wishes.append(self._wish(one, Waiting(1, 0, one.account), now_s, now_us))
         return wishes
 
     def _wish(self, demand: _Demand, calls: Waiting, now_s: float, now_us: int) -> Wish:

@@ -181,7 +181,7 @@ class Leasing:
 
     async def _ask(self, *, probe: bool = False, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         """One request, if there is anything to ask for or to return; with `probe` in any case. Raises what it can fail with."""
-        waiting = {key: Waiting(line.calls[0].quantity, line.units) for key, line in self._lines.items()}
+        waiting = {key: Waiting(line.calls[0].quantity, line.units, line.calls[0].account) for key, line in self._lines.items()}
         asked_s = self._clock.monotonic()
         wishes = self._leases.wishes(waiting, asked_s, self._now_us())
         returned = self._leases.returns()

@@ -35,7 +35,7 @@ class Desk:
         return found
 
     def wish(self, first: int = 0, total: int = 0) -> Wish | None:
-        wishes = self.leases.wishes({KEY: Waiting(first, total or first)} if first else {}, self.now_s, self.now_us)
+        wishes = self.leases.wishes({KEY: Waiting(first, total or first, "acme")} if first else {}, self.now_s, self.now_us)
         return wishes[0] if wishes else None
 
     def ask(self, first: int = 0, total: int = 0) -> Answer | None:

@@ -251,7 +251,7 @@ def test_many_applications_are_looked_at_some_at_a_time() -> None:
     desk.metering.daily = dict.fromkeys(keys, 10)
     for key in keys:
         desk.take(1, key)
-    waiting = dict.fromkeys(keys, Waiting(1, 1))
+    waiting = dict.fromkeys(keys, Waiting(1, 1, "acme"))
     rounds = 0
     while waiting:
         wishes = desk.leases.wishes(waiting, desk.now_s, desk.now_us)

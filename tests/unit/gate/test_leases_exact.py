@@ -106,7 +106,7 @@ class World(RuleBasedStateMachine):
     def ask(self, gate: int) -> None:
         if self.under_way[gate] is not None:
             return
-        waiting = {key: Waiting(calls[0], sum(calls)) for key, calls in self.waiting[gate].items()}
+        waiting = {key: Waiting(calls[0], sum(calls), "acme") for key, calls in self.waiting[gate].items()}
         wishes = self.gates[gate].wishes(waiting, self.timer(gate), self.now_us)
         returned = self.gates[gate].returns()
         body = LeaseQuota(publisher=f"gate-{gate}", partition=gate, wishes=tuple(wishes), returned=tuple(returned))

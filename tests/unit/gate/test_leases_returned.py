@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from services.gate.leases import IDLE_S, Leases, Taken, Waiting
 from shared.commands.quota import Leased, LeaseQuota, Undecided, Unlimited, Wish
-from tests.support.desk import ID, KEY, NOON_US, Desk
+from tests.support.desk import ID, NOON_US, Desk
 from tests.support.granting import UTC_NOON
 
 
@@ -103,7 +103,21 @@ def test_answers_for_nobody() -> None:
     day = timedelta(days=1)
     desk.leases.answered(wish, Leased("l", 5, 5, 10, 1, UTC_NOON, UTC_NOON + day, 0), 1.0, 1.0)
     assert [one.lease for one in desk.leases.returns()] == ["l"]
-    assert desk.leases.wishes({KEY: Waiting(1, 1)}, 1.0, NOON_US) == []
+    assert desk.leases.wishes({}, 1.0, NOON_US) == []
+
+
+def test_who_waits_is_not_forgotten() -> None:
+    """Metering did not answer for a while: what is asked for after that is what calls wait for, also when they were forgotten."""
+    desk = Desk(daily=100)
+    assert desk.take() is None
+    for _ in range(3):
+        assert desk.wish(1) is not None
+        desk.pass_time(IDLE_S / 2 + 0.1)
+        desk.leases.tidy(desk.now_s, desk.now_us)
+    desk.pass_time(IDLE_S + 0.1)
+    desk.leases.tidy(desk.now_s, desk.now_us)
+    desk.ask(1)
+    assert desk.taken()
 
 
 def test_an_accounts_leases_end_together() -> None:
@@ -112,7 +126,7 @@ def test_an_accounts_leases_end_together() -> None:
     desk.metering.daily = dict.fromkeys(keys, 10)
     for account, key in zip(["acme", "acme", "acme", "acme", "other", "other"], keys, strict=True):
         desk.leases.take(key, account, 1, desk.now_s, desk.now_us)
-    wishes = desk.leases.wishes(dict.fromkeys(keys, Waiting(1, 1)), desk.now_s, desk.now_us)
+    wishes = desk.leases.wishes(dict.fromkeys(keys, Waiting(1, 1, "acme")), desk.now_s, desk.now_us)
     answers = desk.metering.answer(LeaseQuota(publisher="g", partition=0, wishes=tuple(wishes)), desk.now_s).answers
     for wish, answer in zip(wishes, answers, strict=True):
         desk.leases.answered(wish, answer, desk.now_s, desk.now_s)
