@@ -58,6 +58,7 @@ class Gate(Process):
         self.leased_s = self.world.now
         self._lines: dict[Key, deque[_Waiting]] = {}
         self._asking = 0
+        self._away_since_s: float | None = None
         self._woken = False
         self._looking = False
         self._stopping = False
@@ -77,7 +78,8 @@ class Gate(Process):
                 if self.leases.due():
                     self._wake()
                 return
-        if self._stopping:
+        away_s = self._away_since_s
+        if self._stopping or (away_s is not None and self.interval_s() > away_s + PATIENCE_S):
             call.refused = True
             return
         self._lines.setdefault(key, deque()).append(_Waiting(call, self.interval_s()))
@@ -138,7 +140,7 @@ class Gate(Process):
         asked_s, asked_at = self.interval_s(), self.world.now
         wishes = self.leases.wishes(waiting, asked_s, self._now_us())
         returned = self.leases.returns()
-        if not wishes and not returned:
+        if not wishes and not returned and self._away_since_s is None:
             return
         body = LeaseQuota(
             publisher=self.committer.publisher, partition=self.partition, wishes=tuple(wishes), returned=tuple(returned)
@@ -147,7 +149,7 @@ class Gate(Process):
 
         def on_reply(reply: QuotaLeases) -> None:
             if self._asking == number:
-                self._asking = 0
+                self._asking, self._away_since_s = 0, None
                 if any(isinstance(answer, Leased) for answer in reply.answers):
                     self.leased_s = asked_at
                 self._on_leases(body, reply, asked_s)
@@ -155,13 +157,18 @@ class Gate(Process):
         def on_timeout() -> None:
             if self._asking == number:
                 self._asking = 0
+                if self._away_since_s is None:
+                    self._away_since_s = self.interval_s()
                 self.after(BACKOFF_S, self._wake)
 
         self._request(body, on_reply)
         self.world.after(REQUEST_TIMEOUT_S / (1 + self.drift), self.own(on_timeout))
 
     def _waiting(self) -> Mapping[Key, Waiting]:
-        return {key: Waiting(line[0].call.quantity, sum(one.call.quantity for one in line)) for key, line in self._lines.items()}
+        return {
+            key: Waiting(line[0].call.quantity, sum(one.call.quantity for one in line), ACCOUNT)
+            for key, line in self._lines.items()
+        }
 
     def _request(self, body: LeaseQuota, on_reply: Callable[[QuotaLeases], None]) -> None:
         world = self.world

@@ -122,6 +122,20 @@ def a_forgotten_lease_comes_back(patch: Patch) -> None:
     patch.setattr(Leases, "_leased", leased)
 
 
+def who_waits_is_forgotten(patch: Patch) -> None:
+    """Calls that wait do not keep their application from being forgotten, and then nobody asks for it."""
+    true = Leases.wishes
+
+    def wishes(self: Leases, waiting: Mapping[leases.Key, leases.Waiting], now_s: float, now_us: int) -> list[Wish]:
+        known = {key: (self._demands[key], self._demands[key].seen_s) for key in waiting if key in self._demands}
+        found = true(self, {key: waiting[key] for key in known}, now_s, now_us)
+        for demand, seen_s in known.values():
+            demand.seen_s = seen_s
+        return found
+
+    patch.setattr(Leases, "wishes", wishes)
+
+
 def a_return_says_too_little(patch: Patch) -> None:
     """What is spent and not acknowledged yet is left out of a return."""
     patch.setattr(
@@ -176,6 +190,7 @@ _FOUND_BY: Final[tuple[tuple[Kind, Callable[[Patch], None]], ...]] = (
     ("late extension", the_gate_counts_from_the_answer),
     ("scarce", a_given_up_lease_comes_back),
     ("stopped", a_forgotten_lease_comes_back),
+    ("anything", who_waits_is_forgotten),
     ("scarce", a_return_says_too_little),
     ("last moments", lapsed_records_count),
     ("last moments", voids_are_passed_over),

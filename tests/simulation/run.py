@@ -77,7 +77,11 @@ class Run:
         self._come_to_rest(SETTLE_S + HEALED_S)
         world.run(max(world.now, MIDNIGHT_S + 2 * SKEW_MAX_S))  # so that all are in the same day
         self._check_at_rest()
-        world.note("demand without end")
+        if world.random.random() < 0.3:
+            away_s = world.random.uniform(1.0, 5.0)
+            world.note(f"demand without end; metering answers in {away_s:.1f} s")
+            for gate in self.gates:
+                gate.cut_until = world.now + away_s
         for app in self.apps:
             self._use_up(app)
         self._come_to_rest(HEALED_S)
