@@ -33,8 +33,9 @@ test-containers: $(VENV) ## Run the integration tests on NATS and PostgreSQL in 
 	TOLLBOOK_TEST_SERVERS=containers TESTCONTAINERS_RYUK_DISABLED=true $(RUN)/pytest $(or $(TESTS),tests/integration)
 
 # The tests that get better the longer they run; each in its long form, for so many minutes (SOAK_MINUTES, 10).
-soak: $(VENV) ## Simulate leases and counting with new seeds for SOAK_MINUTES (10)
+soak: $(VENV) ## Simulate with new seeds for SOAK_MINUTES (10), then hammer real gates at their limits for three minutes
 	$(RUN)/python -m tests.simulation soak
+	$(RUN)/python -m tests.exactness
 
 chaos: $(VENV) ## Kill and stop everything in random order under load, then check that all of it held
 	$(RUN)/python -m tests.chaos

@@ -13,7 +13,7 @@ import msgspec
 
 from services.metering import quota
 from services.metering.decoding import portions
-from services.metering.domain import Outcome, Tally, needs
+from services.metering.domain import Outcome, Tally
 from services.metering.grants import Book, Facts, Sum, Terms
 from services.metering.growth import App
 from services.metering.lapses import NO_LAPSES, LapsedPlace, Lapses, LeaseUse
