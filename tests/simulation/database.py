@@ -17,7 +17,7 @@ from services.metering.domain import Outcome, Tally
 from services.metering.grants import Book, Facts, Sum, Terms
 from services.metering.growth import App
 from services.metering.lapses import NO_LAPSES, LapsedPlace, Lapses, LeaseUse
-from services.metering.positions import Position, PublisherKey
+from services.metering.positions import Position, PublisherKey, needs
 from services.metering.rejection import Rejected
 from shared.commands.quota import Answer, LeaseQuota, QuotaLeases, Returned, Wish
 from shared.streams.message import Message
