@@ -2,7 +2,7 @@
 
 `POST /recog/v1/stt?lang=Kor|Eng|Jpn|Chn` with audio answers as CLOVA Speech Recognition does, without listening very well. The
 other paths of the catalog answer with what arrived: path and query, length and SHA-256 of the body, what the gate told, the names
-of all headers. Each answer hands on what is left of a limit, X-Tollbook-Remaining, as an API may that wants its callers to see it.
+of all headers. Each answer hands on what is left of a limit, X-Tollbook-Remaining: an API may, if its callers are to see it.
 """
 
 from __future__ import annotations
