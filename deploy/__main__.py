@@ -147,7 +147,12 @@ def welcome(stack: Stack, seeded: FirstStart) -> str:
     call += f" -H 'Content-Type: application/octet-stream' --data-binary {audio}"
     usage = f"curl -s '{stack.url('console')}/v1/apps/{seeded.client_id}/usage?service=csr&period=daily'"
     usage += f" -H 'Authorization: Bearer {seeded.tokens['owner']}'"
-    return "\n".join([*lines, "A call through the gate:", "", f"  {call}", "", "What it was counted as:", "", f"  {usage}", ""])
+    further = (
+        "Further: docs/quickstart.md, step by step; docs/how-to/set-limits.md, limits, and what callers see when one is reached."
+    )
+    return "\n".join(
+        [*lines, "A call through the gate:", "", f"  {call}", "", "What it was counted as:", "", f"  {usage}", "", further, ""]
+    )
 
 
 if __name__ == "__main__":

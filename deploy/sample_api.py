@@ -2,7 +2,7 @@
 
 `POST /recog/v1/stt?lang=Kor|Eng|Jpn|Chn` with audio answers as CLOVA Speech Recognition does, without listening very well. The
 other paths of the catalog answer with what arrived: path and query, length and SHA-256 of the body, what the gate told, the names
-of all headers.
+of all headers. Each answer hands on what is left of a limit, X-Tollbook-Remaining: an API may, if its callers are to see it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -21,6 +21,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 SPEECH_PATH: Final = "/recog/v1/stt"
+REMAINING: Final = b"x-tollbook-remaining"
 AUDIO_BYTES_MAX: Final = 3 * 1024 * 1024
 HEARD: Final = {
     "Kor": "안녕하세요",
@@ -50,7 +51,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         status, answer = recognise(scope["method"], scope["query_string"].decode("ascii", "replace"), body)
     else:
         status, answer = 200, arrived(scope, body)
-    await _answer(send, status, answer)
+    left = [(name, value) for name, value in scope["headers"] if name == REMAINING]
+    await _answer(send, status, answer, left)
 
 
 def recognise(method: str, query: str, audio: bytes) -> tuple[int, dict[str, Any]]:
@@ -92,9 +94,9 @@ async def _read(receive: Receive) -> bytes:
     return body
 
 
-async def _answer(send: Send, status: int, answer: dict[str, Any]) -> None:
+async def _answer(send: Send, status: int, answer: dict[str, Any], handed_on: Sequence[tuple[bytes, bytes]] = ()) -> None:
     body = json.dumps(answer, ensure_ascii=False).encode()
-    headers = [(b"content-type", b"application/json; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body)), *handed_on]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

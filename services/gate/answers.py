@@ -161,22 +161,22 @@ def _quota_short(short: Short, quantity: int, retry_after_s: int) -> Answer:
 def _short_in_words(short: Short, quantity: int) -> str:
     match short.whose:
         case "application":
-            limit = f"the application's {short.period} limit of {short.limit}"
+            limit = f"the application's {short.period} limit of {short.limit} at this service"
         case "account":
-            limit = f"the account's {short.period} limit of {short.limit} for all of its applications"
+            limit = f"the account's {short.period} limit of {short.limit} at this service (all of its applications together)"
         case "test":
-            limit = f"the test quota of {short.limit} a month, which holds until the service is activated for the application,"
+            limit = f"the test quota of {short.limit} a month (until this service is activated for the application)"
         case _:
             assert_never(short.whose)
     if short.limit == 0:
-        return f"No call passes: {limit} at this service is zero."
+        return f"No call passes under {limit}."
     if quantity > short.limit:
-        return f"The call counts as {quantity}, which is more than all of {limit} at this service: it never passes."
+        return f"The call counts as {quantity}, more than the whole of {limit}: it never passes."
     if short.recallable:
-        return f"What is left of {limit} at this service is set aside for calls that are being made now. Try again in a moment."
+        return f"What is left of {limit} is set aside for calls that are being made now. Try again in a moment."
     if quantity > 1 and short.limit > short.used:
-        return f"The call counts as {quantity}, but of {limit} at this service {short.used} are used."
-    return f"Of {limit} at this service all is used."
+        return f"The call counts as {quantity}, more than what is left of {limit}."
+    return f"All of {limit} is used."
 
 
 def as_bytes(answer: Answer) -> bytes:

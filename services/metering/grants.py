@@ -147,7 +147,9 @@ class Book:
         scope = Scope(facts.account, limit.client_id, wish.service)
         if shortage.recallable:
             self.recalls.add(scope)
-        else:
+        elif wish.needed <= max(
+            1, limit.limit
+        ):  # what is above the whole limit would never pass: that says nothing of what is left
             self.exhausted.append((scope, limit))
         whose: Whose = "account" if not limit.client_id else "application" if limit.version else "test"
         return Short(limit.period, limit.limit, limit.counted, limit.resets_at, limit.available, shortage.recallable, whose)

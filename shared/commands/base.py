@@ -76,6 +76,12 @@ _HINTS: Final[Mapping[str, str]] = {
     "datetime_from_date_parsing": "Give an instant with its offset from UTC: 2026-01-31T09:00:00Z.",
 }
 
+_WORDS: Final[Mapping[str, str]] = {
+    "too_short": "There should be at least {min_length} of these.",
+    "too_long": "There should be at most {max_length} of these.",
+}
+"""In place of pydantic's, which speak of tuples."""
+
 
 def field_problems(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> tuple[FieldProblem, ...]:
     """pydantic's errors as FieldProblems; `skip` drops that many leading parts of each path (a parameter's name, `body`).
@@ -84,13 +90,18 @@ def field_problems(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> tuple[
     finds that fields contradict each other, names them besides: `{"fields": ["daily", "monthly"]}` makes a problem of each.
     """
     problems = []
+    errors = list(errors)
+    with_bad_items = {tuple(error["loc"])[:-1] for error in errors if error["loc"] and isinstance(error["loc"][-1], int)}
     for error in errors:
+        if error["type"] == "too_short" and tuple(error["loc"]) in with_bad_items:
+            continue  # pydantic counts the good items only; the bad ones are named
         context = error.get("ctx") or {}
+        words = _WORDS.get(error["type"], "").format_map(context) or str(error["msg"])
         hint = str(context.get("hint", _HINTS.get(error["type"], "")))
         place = tuple(error["loc"])[skip:]
         for named in context.get("fields", [None]):
             path = _path(place if named is None else (*place, named))
-            problems.append(FieldProblem(path or "(whole)", str(error["msg"]), hint))
+            problems.append(FieldProblem(path or "(whole)", words, hint))
     return tuple(problems)
 
 

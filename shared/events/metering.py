@@ -105,6 +105,7 @@ class ThresholdCrossed(Event, frozen=True, kw_only=True):
 class QuotaExhausted(Event, frozen=True, kw_only=True):
     """A call was refused for want of units; told at the first one, once for each (scope, period, window, limit_version).
 
+    Some may be left if that call was of several. One that is above the whole limit would never pass, and is not told of.
     client_id "" speaks of the account's own limit; limit_version 0 of the catalog's test quota.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,3 +92,11 @@ def test_no_test_is_skipped() -> None:
     skipping = ("pytest.skip", "mark.skip", "mark.skipif", "mark.xfail", "pytest.importorskip", "pytest.xfail")
     found = [f"{name_of(file)}:{line}" for file in TESTS for call, line in calls(parsed(file)) if call in skipping]
     assert found == []
+
+
+def test_nothing_that_is_set_up_is_in_the_repository() -> None:
+    """A committed link in place of `.venv` kept fresh clones from setting themselves up."""
+    tracked = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    found = subprocess.run(tracked, cwd=PROJECT, capture_output=True, text=True, timeout=30)
+    # In a copy without git's folder there is nothing to say (128).
+    assert (found.returncode, found.stdout) in {(0, ""), (128, "")}

@@ -55,7 +55,7 @@ async def test_quantities_are_admitted_whole_or_not_at_all(gate: Gate, registry:
     refused = await gate.call(issued, X_Tollbook_Quantity="41")
     assert refused.status_code == 429
     never = await gate.call(issued, X_Tollbook_Quantity="101")
-    assert "more than all of the application's monthly limit of 100" in never.json()["error"]["details"]
+    assert "more than the whole of the application's monthly limit of 100" in never.json()["error"]["details"]
     assert (await gate.call(issued, X_Tollbook_Quantity="40")).headers["x-tollbook-remaining"] == "0"
     assert sum(counted_of(await stored_batches(metering.nc)).values()) == 100
 
@@ -174,7 +174,7 @@ async def test_a_changed_limit_holds_at_once(gate: Gate, registry: Registry, met
 
     async def blocked() -> bool:
         answer = await gate.call(issued)
-        return answer.status_code == 429 and "is zero" in answer.json()["error"]["details"]
+        return answer.status_code == 429 and "limit of 0" in answer.json()["error"]["details"]
 
     await until(blocked, "the limit of zero")
     await metering.limits(issued.client_id, None)

@@ -80,6 +80,23 @@ async def test_the_sample_api_refuses_more_than_three_megabytes() -> None:
     assert parts == []
 
 
+async def test_the_sample_api_hands_on_what_is_left_of_a_limit() -> None:
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return {"body": b"sound", "more_body": False}
+
+    async def send(message: object) -> None:
+        assert isinstance(message, dict)
+        sent.append(message)
+
+    headers = [(b"x-tollbook-account", b"demo"), (b"x-tollbook-remaining", b"4")]
+    call = {"type": "http", "path": "/recog/v1/stt", "method": "POST", "query_string": b"lang=Kor", "headers": headers}
+    await app(call, receive, send)
+    told = [line for line in sent[0]["headers"] if line[0].startswith(b"x-tollbook-")]  # type: ignore[attr-defined]
+    assert (sent[0]["status"], told) == (200, headers[1:])
+
+
 def test_lines_carry_the_name_of_their_process() -> None:
     out = io.StringIO()
     Screen(out).line("gate", "hello")

@@ -134,16 +134,24 @@ def short(limit: int = 10, used: int = 10, *, recallable: bool = False, whose: W
 @pytest.mark.parametrize(
     ("found", "quantity", "words"),
     [
-        (short(), 1, "Of the application's daily limit of 10 at this service all is used."),
+        (short(), 1, "All of the application's daily limit of 10 at this service is used."),
         (
             short(whose="account"),
             1,
-            "Of the account's daily limit of 10 for all of its applications at this service all is used.",
+            "All of the account's daily limit of 10 at this service (all of its applications together) is used.",
         ),
-        (short(whose="test"), 1, "the test quota of 10 a month"),
-        (short(0, 0), 1, "No call passes: the application's daily limit of 0 at this service is zero."),
-        (short(10, 8), 3, "The call counts as 3, but of the application's daily limit of 10 at this service 8 are used."),
-        (short(10, 0), 11, "The call counts as 11, which is more than all of the application's daily limit of 10"),
+        (
+            short(whose="test"),
+            1,
+            "All of the test quota of 10 a month (until this service is activated for the application) is used.",
+        ),
+        (short(0, 0), 1, "No call passes under the application's daily limit of 0 at this service."),
+        (short(10, 8), 3, "The call counts as 3, more than what is left of the application's daily limit of 10 at this service."),
+        (
+            short(10, 0),
+            11,
+            "The call counts as 11, more than the whole of the application's daily limit of 10 at this service: it never passes.",
+        ),
         (short(10, 3, recallable=True), 2, "is set aside for calls that are being made now"),
     ],
 )

@@ -48,6 +48,15 @@ def test_the_tightest_limit_decides_and_is_named() -> None:
     assert one.exhausted[-1][1].version == 0
 
 
+def test_a_call_that_would_never_pass_exhausts_nothing() -> None:
+    facts, one = FREE._replace(version=1, daily=10, day=Sum(3, 0)), book()
+    assert one.answer(wish(needed=11, wanted=11), DAY, MONTH, facts) == Short("daily", 10, 3, DAY.end, 7, False)
+    assert one.exhausted == []
+    one.answer(wish(needed=10, wanted=10), DAY, MONTH, facts)
+    one.answer(wish(), DAY, MONTH, facts._replace(daily=0))
+    assert [limit.limit for _, limit in one.exhausted] == [10, 0]
+
+
 def test_later_wishes_see_what_earlier_ones_got() -> None:
     one = book()
     facts = FREE._replace(account_version=1, account_monthly=10)

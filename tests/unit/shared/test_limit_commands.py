@@ -17,7 +17,7 @@ def wrong(command: type[SetLimits | ScheduleLimits], **fields: Any) -> list[str]
     with pytest.raises(ValidationError) as error:
         command(**(WHO | fields))
     problems = field_problems(error.value.errors())
-    assert all((problem.problem and problem.hint) or problem.field.endswith("thresholds") for problem in problems)
+    assert all((problem.problem and problem.hint) or "thresholds" in problem.field for problem in problems)
     return [problem.field for problem in problems]
 
 
@@ -41,6 +41,15 @@ def test_amounts_and_percentages_have_bounds() -> None:
     for rungs in ([], [0], [101], list(range(1, 22)), None):
         with pytest.raises(ValidationError):
             SetLimits(**WHO, monthly_thresholds=rungs)
+
+
+def test_a_percentage_that_is_wrong_is_named_alone_and_no_tuple_is_spoken_of() -> None:
+    assert wrong(SetLimits, daily_thresholds=[101]) == ["daily_thresholds[0]"]
+    assert wrong(SetLimits, daily_thresholds=[50, 0], monthly_thresholds=[]) == ["daily_thresholds[1]", "monthly_thresholds"]
+    with pytest.raises(ValidationError) as error:
+        SetLimits(**WHO, daily_thresholds=[], monthly_thresholds=list(range(1, 22)))
+    problems = [problem.problem for problem in field_problems(error.value.errors())]
+    assert problems == ["There should be at least 1 of these.", "There should be at most 20 of these."]
 
 
 @pytest.mark.parametrize("at", ["1800000000", "18e8", 1_800_000_000, True, "tomorrow", ""])
