@@ -10,7 +10,7 @@ from typing import Final
 
 import uvloop
 
-from tests.bench import commands, freshness, gate, ingest, memory, replay, stream
+from tests.bench import commands, freshness, gate, ingest, limits, memory, replay, stream
 from tests.bench.machine import this_machine
 from tests.bench.measure import Row, said
 from tests.bench.peers import PeerMissing, peer_python
@@ -21,6 +21,8 @@ BENCHMARKS: Final[Mapping[str, Callable[[Place], Awaitable[list[Row]]]]] = {
     "ingest": ingest.batches,
     "singles": ingest.singles,
     "gate": gate.measure,
+    "limits": limits.gates,
+    "limits-ingest": limits.counting,
     "replay": replay.measure,
     "stream": stream.measure,
     "commands": commands.measure,
