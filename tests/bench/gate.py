@@ -38,24 +38,26 @@ class Caller:
         self._seconds = seconds
         self._wrk, self._environment = wrk()
 
-    async def calls(self, name: str, *ports: int) -> float:
-        """Load a target for `seconds`, at each of its ports by a wrk with its share of CONNECTIONS: calls a second.
+    async def calls(self, name: str, *ports: int, seconds: int | None = None) -> float:
+        """Load a target for some seconds, at each of its ports by a wrk with its share of CONNECTIONS: calls a second.
 
         Raises RuntimeError when one of them was not answered with 200.
         """
-        seen = await asyncio.gather(*(self._called(name, port, CONNECTIONS // len(ports)) for port in ports))
+        seen = await asyncio.gather(
+            *(self._called(name, port, CONNECTIONS // len(ports), seconds or self._seconds) for port in ports)
+        )
         self.latencies.setdefault(name, []).append(
             (max(one["p50_us"] for one in seen) / 1000, max(one["p99_us"] for one in seen) / 1000)
         )
         return sum(1_000_000 * one["requests"] / one["duration_us"] for one in seen)
 
-    async def _called(self, name: str, port: int, connections: int) -> dict[str, int]:
+    async def _called(self, name: str, port: int, connections: int, seconds: int) -> dict[str, int]:
         """What one wrk has seen."""
         command = [
             str(self._wrk),
             "-t1",
             f"-c{connections}",
-            f"-d{self._seconds}s",
+            f"-d{seconds}s",
             "-s",
             str(SCRIPT),
             f"http://127.0.0.1:{port}",
