@@ -18,8 +18,8 @@ import msgspec
 from shared.commands.quota import WISHES_MAX, Answer, Leased, Returned, Short, Undecided, Unlimited, Wish
 from shared.windows import from_us, to_us
 
-AHEAD_S: Final = 1.0
-"""For how long at the recent rate a grant is to last: a busy application costs about two requests a second."""
+AHEAD_S: Final = 2.0
+"""For how long at the recent rate a grant is to last: a busy application is asked for about once a second."""
 LOW: Final = 0.5
 """Asked again when less than this part of AHEAD_S is left."""
 RENEW: Final = 0.5
@@ -247,8 +247,8 @@ class Leases:
             held = None
         left = 0 if held is None else held.left
         needed = calls.first - left if calls.total else 1
-        rate = demand.rate_now(now_s) + calls.total * _RATE_OF_ONE
-        ahead = calls.total + math.ceil(min(rate * AHEAD_S, WANTED_MAX)) - left
+        later = demand.rate_now(now_s) * AHEAD_S + calls.total * _RATE_OF_ONE  # what waits may come once only
+        ahead = calls.total + math.ceil(min(later, WANTED_MAX)) - left
         needed = max(1, needed)
         wanted = max(needed, min(ahead, WANTED_MAX))
         return Wish(*demand.key, wanted, needed, from_us(now_us), "" if held is None else held.lease)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S: Final = 1.0
 LINGER_S: Final = 0.003
 """How long a request waits for calls that come right after the first."""
+GATHER_S: Final = 0.05
+"""How long leases that run low wait for others, while no call waits: one request for many costs little more than one for one."""
 PATIENCE_S: Final = 1.7
 """How long a call waits at most; looked at every LOOK_S, so that it is refused within two seconds."""
 LOOK_S: Final = 0.05
@@ -95,6 +97,7 @@ class Leasing:
         self._lines: dict[Key, _Line] = {}
         self._arrivals: deque[_Call] = deque()
         self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._away_since_s: float | None = None
         self._trouble = ""
         self._stopping = False
@@ -127,7 +130,7 @@ class Leasing:
         line.units += quantity
         self._arrivals.append(call)
         self.waiting += 1
-        self._wake.set()
+        self._hurry()
         return None
 
     def put_back(self, taken: Taken, quantity: int) -> None:
@@ -142,7 +145,12 @@ class Leasing:
         """A limit of this scope has changed, or the application: its leases end. client_id "": all of the account's."""
         self._leases.revoke(account, client_id, service, self._clock.monotonic())
         if self._leases.due() or self._lines:
-            self._wake.set()
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Somebody waits, here or at another gate: ask without gathering more."""
+        self._wake.set()
+        self._urgent.set()
 
     async def run(self) -> None:
         """Ask for ever. When cancelled, returns all leases once what is on its way is recorded."""
@@ -170,6 +178,7 @@ class Leasing:
                         await self._wake.wait()
                 self._wake.clear()
                 await asyncio.sleep(LINGER_S)
+                await self._gather()
             try:
                 await self._ask(probe=failures > 0)
                 failures = 0
@@ -178,6 +187,14 @@ class Leasing:
                 self._does_not_answer(str(error) or type(error).__name__)
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
+
+    async def _gather(self) -> None:
+        """Wait for other leases to run low, until a call waits or units are asked back."""
+        if not self._lines:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_S):
+                    await self._urgent.wait()
+        self._urgent.clear()
 
     async def _ask(self, *, probe: bool = False, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         """One request, if there is anything to ask for or to return; with `probe` in any case. Raises what it can fail with."""
@@ -292,7 +309,7 @@ class Leasing:
             return
         self._leases.recall(recall.account, recall.client_id, recall.service)
         if self._leases.due():
-            self._wake.set()
+            self._hurry()
 
     async def _return_all(self) -> None:
         """What cannot be returned in time comes back by itself, when the leases end."""

@@ -67,6 +67,8 @@ LINGER_S: Final = 0.015
 """How long a message waits for company: one commit for many costs little more than one for one."""
 BEHIND: Final = 1_000
 """Messages not yet counted from which on counting comes before showing."""
+BEHIND_LINGER_S: Final = 0.1
+"""LINGER_S then: what has to be written for each application and lease is written for more messages at once."""
 BUFFER_MESSAGES: Final = 20_000
 """Shared by all partitions, of which one may have everything; 64 MB bound it besides."""
 
@@ -216,6 +218,8 @@ def _start_counting(
         ingest.handle,
         batch_max=USAGE_BATCH_MAX,
         linger_s=LINGER_S,
+        behind=BEHIND,
+        behind_linger_s=BEHIND_LINGER_S,
         buffer_messages=BUFFER_MESSAGES,
         clock=clock,
         committed=deciding.evaluator.wake,

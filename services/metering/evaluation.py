@@ -32,6 +32,8 @@ MARKS_MAX: Final = 1_000
 POLL_S: Final = 0.1
 PAUSE_S: Final = 0.02
 """Between two rounds at least: counting commits more often than anybody has to hear of it."""
+REST: Final = 4
+"""Between two rounds, at least so many times as long as the last one took: the rest of the time is counting's."""
 ACCOUNTS_EVERY_S: Final = 0.3
 """Accounts' limits are looked at this often at most: each look sums over all applications of an account."""
 BACKOFF_MAX_S: Final = 5.0
@@ -143,7 +145,7 @@ class Evaluator:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
                 continue
-            await asyncio.sleep(max(PAUSE_S, self._clock.monotonic() - began))  # half of the time is others'
+            await asyncio.sleep(max(PAUSE_S, REST * (self._clock.monotonic() - began)))
             try:
                 async with asyncio.timeout(POLL_S):
                     await self._woken.wait()

@@ -27,14 +27,16 @@ _KEEP_PLACES: Final = """
 """
 # What is of another's lease, or application, or day, counts all the same, but not for the lease.
 _COUNT: Final = """
-    WITH locked AS MATERIALIZED (SELECT lease FROM quota_lease WHERE lease = ANY($1::text[]) ORDER BY lease FOR NO KEY UPDATE)
-    UPDATE quota_lease AS q SET counted = q.counted + n.units
-    FROM locked JOIN (
-        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[])
-            AS n(lease, publisher, subject, client_id, service, day_start, units)) AS n USING (lease)
-    WHERE q.lease = locked.lease AND q.publisher = n.publisher AND q.subject = n.subject AND q.client_id = n.client_id
-        AND q.service = n.service AND q.day_start = n.day_start
-    RETURNING q.lease, q.subject, CASE WHEN closed_at IS NULL THEN NULL ELSE end_sequence END AS end_sequence
+    WITH locked AS MATERIALIZED (SELECT lease FROM quota_lease WHERE lease = ANY($1::text[]) ORDER BY lease FOR NO KEY UPDATE),
+    counted AS (
+        UPDATE quota_lease AS q SET counted = q.counted + n.units
+        FROM locked JOIN (
+            SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[])
+                AS n(lease, publisher, subject, client_id, service, day_start, units)) AS n USING (lease)
+        WHERE q.lease = locked.lease AND q.publisher = n.publisher AND q.subject = n.subject AND q.client_id = n.client_id
+            AND q.service = n.service AND q.day_start = n.day_start
+        RETURNING q.lease, q.subject, q.closed_at, q.end_sequence)
+    SELECT lease, subject, end_sequence FROM counted WHERE closed_at IS NOT NULL AND end_sequence IS NOT NULL
 """
 
 
@@ -70,6 +72,7 @@ async def count_leases(connection: Connection, used: Mapping[LeaseUse, int]) -> 
         list(column) for column in zip(*(use for use, _ in rows), strict=True)
     )
     units = [one for _, one in rows]
-    days = [from_us(us) for us in starts]
+    day_of = {us: from_us(us) for us in set(starts)}
+    days = [day_of[us] for us in starts]
     found = await connection.fetch(_COUNT, leases, publishers, subjects, client_ids, services, days, units)
-    return {(row["lease"], row["subject"]): row["end_sequence"] for row in found if row["end_sequence"] is not None}
+    return {(row["lease"], row["subject"]): row["end_sequence"] for row in found}

@@ -37,12 +37,13 @@ async def mark_grown(connection: Connection, counters: Mapping[CounterKey, Count
     if not rows:
         return
     limited = {(row["account"], row["client_id"], row["service"], period) for row in rows for period in "dm" if row[period]}
+    starts = {us: from_us(us) for us in {key.window_start_us for key in grown}}
     marks: set[WindowKey] = set()
     for client_id, service, period, start_us in grown:
         account = directory[client_id].account
         if ("", client_id, service, period) in limited:
-            marks.add(WindowKey(account, client_id, service, period, from_us(start_us)))
+            marks.add(WindowKey(account, client_id, service, period, starts[start_us]))
         if (account, "", service, period) in limited:
-            marks.add(WindowKey(account, "", service, period, from_us(start_us)))
+            marks.add(WindowKey(account, "", service, period, starts[start_us]))
     if marks:
         await connection.execute(_MARK, *(list(column) for column in zip(*sorted(marks), strict=True)))

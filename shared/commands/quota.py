@@ -26,9 +26,9 @@ Whose = Literal["application", "account", "test"]
 class Wish(msgspec.Struct, frozen=True, gc=False):
     """Units for one application at one service.
 
-    `wanted` is what would be good to have for the next second, `needed` the least that is of use: what the first waiting call
-    needs (1 when none waits). `at` is the gate's civil time: its day is the lease's. `lease` is the one to be extended, "" for a
-    new one.
+    `wanted` is what would be good to have for the next two seconds, `needed` the least that is of use: what the first waiting
+    call needs (1 when none waits). `at` is the gate's civil time: its day is the lease's. `lease` is the one to be extended, ""
+    for a new one.
     """
 
     client_id: str

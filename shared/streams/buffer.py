@@ -74,6 +74,7 @@ class Buffer:
         self._max = Share(messages_max, bytes_max)
         self._waiting: deque[Held] = deque()
         self._held: dict[Filler, _Count] = {}
+        self._bytes = 0
         self._wanted = 1
         self._enough = asyncio.Event()
 
@@ -83,8 +84,10 @@ class Buffer:
 
     def close(self, filler: Filler) -> None:
         """Take its share back and forget what it put in."""
-        if self._held.pop(filler, None) is None:
+        gone = self._held.pop(filler, None)
+        if gone is None:
             return
+        self._bytes -= gone.bytes
         self._waiting = deque(held for held in self._waiting if held.filler is not filler)
         for other in self._held:
             other.wake()
@@ -117,12 +120,14 @@ class Buffer:
         size = weight(message)
         count.messages += 1
         count.bytes += size
+        self._bytes += size
         self._waiting.append(Held(filler, message, size))
-        if len(self._waiting) >= self._wanted:
+        if self._there_are(self._wanted):
             self._enough.set()
 
     async def take(self, messages_max: int, linger_s: float = 0.0) -> list[Held]:
-        """1 to `messages_max` messages in the order they came; waits for the first, then up to `linger_s` for the rest."""
+        """1 to `messages_max` messages in the order they came; waits for the first, then up to `linger_s` for the rest, but not
+        once half of the room is taken: fillers may wait then."""
         await self._until_there_are(1)
         if linger_s > 0:
             with contextlib.suppress(TimeoutError):
@@ -134,12 +139,16 @@ class Buffer:
             count = self._held[held.filler]
             count.messages -= 1
             count.bytes -= held.bytes
+            self._bytes -= held.bytes
         for filler in {held.filler for held in taken}:
             filler.wake()
         return taken
 
     async def _until_there_are(self, messages: int) -> None:
         self._wanted = messages
-        while len(self._waiting) < messages:
+        while not self._there_are(messages):
             self._enough.clear()
             await self._enough.wait()
+
+    def _there_are(self, messages: int) -> bool:
+        return len(self._waiting) >= messages or 2 * self._bytes >= self._max.bytes

@@ -88,7 +88,8 @@ class Consumer:
     are tried again without end; `Poison`, or any other exception three times, stops the consumer: what came before the bad
     message is committed, `readiness` says what is wrong, and `run` waits. `add` and `remove` may be called at any time, but not
     by `handle`. Checkpoints are kept under `name`: a consumer that is named anew starts from the beginning. `committed` is called
-    after each commit.
+    after each commit. A batch waits up to `linger_s` for more messages, `behind_linger_s` while more than `behind` are stored and
+    not committed (0: never).
     """
 
     def __init__(
@@ -100,6 +101,8 @@ class Consumer:
         *,
         batch_max: int = 200,
         linger_s: float = 0.0,
+        behind: int = 0,
+        behind_linger_s: float = 0.0,
         buffer_messages: int = 1000,
         buffer_bytes: int = 64 * 1024 * 1024,
         clock: Clock,
@@ -112,6 +115,8 @@ class Consumer:
         self._handle = handle
         self._batch_max = batch_max
         self._linger_s = linger_s
+        self._behind = behind
+        self._behind_linger_s = behind_linger_s
         self._clock = clock
         self._committed = committed
         self._buffer = Buffer(buffer_messages, buffer_bytes)
@@ -205,7 +210,7 @@ class Consumer:
             for following in self._sources.values():
                 self._start(following)
             while not self._stopped:
-                held = await self._buffer.take(self._batch_max, self._linger_s)
+                held = await self._buffer.take(self._batch_max, self._linger())
                 try:
                     await self._work_off(held)
                 except _Stopped as stopped:
@@ -218,6 +223,12 @@ class Consumer:
             self._running = False
             for following in list(self._sources.values()):
                 await self._halt(following)
+
+    def _linger(self) -> float:
+        """How long the next batch may wait for more messages."""
+        if self._behind and sum(self.lag().values()) > self._behind:
+            return self._behind_linger_s
+        return self._linger_s
 
     async def _work_off(self, held: Sequence[Held]) -> None:
         """Commit the batch, trying again as long as that makes sense. Raises _Stopped."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import uvloop
 
-from tests.bench import commands, freshness, gate, growth, ingest, memory, replay, stream
+from tests.bench import commands, freshness, gate, growth, ingest, limits, memory, replay, stream
 from tests.bench.machine import this_machine
 from tests.bench.measure import Row, said
 from tests.bench.peers import PeerMissing, peer_python
@@ -23,6 +23,8 @@ BENCHMARKS: Final[Mapping[str, Callable[[Place], Awaitable[list[Row]]]]] = {
     "growth": growth.many_apps,
     "workers": growth.two_workers,
     "gate": gate.measure,
+    "limits": limits.gates,
+    "limits-ingest": limits.counting,
     "replay": replay.measure,
     "stream": stream.measure,
     "commands": commands.measure,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, TypeVar
@@ -111,16 +111,26 @@ async def publish_registry(nc: Client, events: Iterable[RegistryEvent]) -> int:
     return last
 
 
-def usage_batches(apps: Sequence[Issued], batches: int, records: int, publisher: str, partition: int) -> Iterator[Outgoing]:
-    """`batches` messages of `records` calls each, going round the applications, a call every 10 microseconds until now."""
+def usage_batches(
+    apps: Sequence[Issued],
+    batches: int,
+    records: int,
+    publisher: str,
+    partition: int,
+    leases: Mapping[str, str] | None = None,
+) -> Iterator[Outgoing]:
+    """`batches` messages of `records` calls each, going round the applications, a call every 10 microseconds until now.
+
+    `leases`: the quota lease of each application, by its Client ID, if they have limits.
+    """
     encode = msgspec.msgpack.Encoder().encode
     at_us = int(datetime.now(UTC).timestamp() * 1_000_000) - batches * records * 10
-    number = 0
+    number, lease_of = 0, (leases or {}).get
     for seq in range(1, batches + 1):
         calls = []
         for _ in range(records):
             app = apps[number % len(apps)]
-            calls.append(UsageRecord(app.client_id, "csr", at_us + number * 10, 1, app.secret_id))
+            calls.append(UsageRecord(app.client_id, "csr", at_us + number * 10, 1, app.secret_id, lease_of(app.client_id, "")))
             number += 1
         content = encode(UsageBatch(publisher=publisher, seq=seq, records=calls))
         yield Outgoing(f"{RECORDS_SUBJECT}.{partition}", content, {"Content-Type": MSGPACK})

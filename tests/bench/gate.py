@@ -7,7 +7,7 @@ import json
 import os
 import statistics
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,8 @@ import httpx
 
 from deploy.servers.program import free_port
 from shared.streams.declare import ensure_stream, log_stream, usage_stream
-from tests.bench.examples import PEPPER, issue, opened, publish_registry
+from tests.bench.examples import PEPPER, Issued, issue, opened, publish_registry
+from tests.bench.ingest import CATALOG
 from tests.bench.measure import Aim, Measure, Measured, Row, interleaved, row
 from tests.bench.peers import HERE, ROOT, TIMEOUT_S, peer_python, redis_server, wrk
 from tests.bench.place import Place, ServiceProcess, end, until
@@ -31,14 +32,36 @@ GATE, BARE, REDIS = "gate", "bare ASGI function", "FastAPI and redis INCR"
 class Caller:
     """wrk, and the latencies that it has seen: milliseconds by target, p50 and p99 of each run."""
 
-    def __init__(self, credentials: Path) -> None:
+    def __init__(self, credentials: Path, seconds: int = SECONDS) -> None:
         self.latencies: dict[str, list[tuple[float, float]]] = {}
         self._credentials = credentials
+        self._seconds = seconds
         self._wrk, self._environment = wrk()
 
-    async def calls(self, name: str, port: int) -> float:
-        """Load one target for SECONDS: calls a second. Raises RuntimeError when one of them was not answered with 200."""
-        command = [str(self._wrk), "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "-s", str(SCRIPT), f"http://127.0.0.1:{port}"]
+    async def calls(self, name: str, *ports: int, seconds: int | None = None) -> float:
+        """Load a target for some seconds, at each of its ports by a wrk with its share of CONNECTIONS: calls a second.
+
+        Raises RuntimeError when one of them was not answered with 200.
+        """
+        seen = await asyncio.gather(
+            *(self._called(name, port, CONNECTIONS // len(ports), seconds or self._seconds) for port in ports)
+        )
+        self.latencies.setdefault(name, []).append(
+            (max(one["p50_us"] for one in seen) / 1000, max(one["p99_us"] for one in seen) / 1000)
+        )
+        return sum(1_000_000 * one["requests"] / one["duration_us"] for one in seen)
+
+    async def _called(self, name: str, port: int, connections: int, seconds: int) -> dict[str, int]:
+        """What one wrk has seen."""
+        command = [
+            str(self._wrk),
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds}s",
+            "-s",
+            str(SCRIPT),
+            f"http://127.0.0.1:{port}",
+        ]
         environment = {**os.environ, **self._environment}
         running = await asyncio.create_subprocess_exec(
             *command, "--", str(self._credentials), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
@@ -46,11 +69,10 @@ class Caller:
         out, err = await asyncio.wait_for(running.communicate(), TIMEOUT_S)
         if running.returncode != 0:
             raise RuntimeError(f"wrk failed:\n{err.decode()[-2000:]}")
-        seen = json.loads(out.decode().splitlines()[-1])
+        seen: dict[str, int] = json.loads(out.decode().splitlines()[-1])
         if seen["refused"] or seen["failed"] or not seen["requests"]:
             raise RuntimeError(f"{name}: not every call was answered with 200: {seen}")
-        self.latencies.setdefault(name, []).append((seen["p50_us"] / 1000, seen["p99_us"] / 1000))
-        return float(1_000_000 * seen["requests"] / seen["duration_us"])
+        return seen
 
     def latency(self, name: str, which: int) -> Measured:
         """p50 (0) or p99 (1) of the runs that count: all but the warm-up."""
@@ -60,16 +82,14 @@ class Caller:
 async def measure(place: Place) -> list[Row]:
     """All three in turn, while the other two are idle."""
     issued = issue(APPS)
-    credentials = place.folder / "credentials.txt"
-    credentials.write_text("".join(f"{app.client_id} {app.secret}\n" for app in issued))
+    credentials = write_credentials(place, issued)
     secrets = place.folder / "secrets.json"
     secrets.write_text(json.dumps({app.client_id: app.secret for app in issued}))
     async with place.cleared() as (nc, _):
         await publish_registry(nc, [opened(), *(app.registered() for app in issued)])
         await ensure_stream(nc, usage_stream())
         await ensure_stream(nc, log_stream("metering"))
-        told = {"NATS_URL": place.nats_url, "CATALOG": "deploy/catalog.yaml", "PEPPER": PEPPER}
-        gate = ServiceProcess("services.gate", place.folder, told)
+        gate = gate_process(place)
         bare = ServiceProcess("tests.bench.bare", place.folder, {})
         try:
             await gate.ready()
@@ -82,6 +102,17 @@ async def measure(place: Place) -> list[Row]:
             gate.stop()
             bare.stop()
     return _rows(found, caller)
+
+
+def write_credentials(place: Place, issued: Sequence[Issued], name: str = "credentials.txt") -> Path:
+    """The file that wrk's script reads."""
+    path = place.folder / name
+    path.write_text("".join(f"{app.client_id} {app.secret}\n" for app in issued))
+    return path
+
+
+def gate_process(place: Place) -> ServiceProcess:
+    return ServiceProcess("services.gate", place.folder, {"NATS_URL": place.nats_url, "CATALOG": CATALOG, "PEPPER": PEPPER})
 
 
 def _calls(caller: Caller, name: str, port: int) -> Measure:

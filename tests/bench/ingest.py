@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -29,6 +29,8 @@ RECORDS: Final = 500
 BATCHES: Final = 6_000
 EVENTS: Final = 30_000
 GATES: Final = 4
+GATE_NAMES: Final = tuple(f"gate-{number}" for number in range(GATES))
+NO_LEASES: Final[Mapping[str, Mapping[str, str]]] = {}
 PARTITIONS: Final = 16
 POLL_S: Final = 0.005
 CATALOG: Final = "deploy/catalog.yaml"
@@ -79,12 +81,12 @@ class Worker:
 
 
 @asynccontextmanager
-async def running_worker(place: Place, apps: list[Issued]) -> AsyncIterator[Worker]:
-    """A metering worker as a process of its own, alone, that knows the applications."""
+async def running_worker(place: Place, apps: list[Issued], **settings: object) -> AsyncIterator[Worker]:
+    """A metering worker as a process of its own, alone, that knows the applications. `settings` besides those of all."""
     async with place.cleared() as (nc, database):
         dsn = await database.service_schema("metering")
         await publish_registry(nc, [opened(), *(app.registered() for app in apps)])
-        process = ServiceProcess("services.metering", place.folder, metering_settings(place, dsn))
+        process = ServiceProcess("services.metering", place.folder, {**metering_settings(place, dsn), **settings})
         try:
             await process.ready()
             connection = await connect(database, "metering")
@@ -118,9 +120,7 @@ async def batches(place: Place) -> list[Row]:
     total = BATCHES * RECORDS
     async with running_worker(place, apps) as worker:
         said(f"  filling USAGE: {BATCHES:,} batches of {RECORDS}")
-        gates = [f"gate-{number}" for number in range(GATES)]
-        streams = [usage_batches(apps, BATCHES // GATES, RECORDS, gate, partition_of(gate, PARTITIONS)) for gate in gates]
-        await worker.fill(message for together in zip(*streams, strict=True) for message in together)
+        await worker.fill(from_gates(apps, BATCHES))
         found = await interleaved(
             {
                 "counted into PostgreSQL": lambda: worker.counts(total),
@@ -132,6 +132,15 @@ async def batches(place: Place) -> list[Row]:
     return [
         row("ingest", what, "records/s", ours, reference, "the same pulled and decoded, no database", Aim(0.75, least=1_000_000))
     ]
+
+
+def from_gates(apps: list[Issued], batches: int, leases: Mapping[str, Mapping[str, str]] = NO_LEASES) -> Iterator[Outgoing]:
+    """So many batches of all GATES in turn; `leases` as each gate holds them: gate, application, lease."""
+    streams = [
+        usage_batches(apps, batches // GATES, RECORDS, gate, partition_of(gate, PARTITIONS), leases.get(gate))
+        for gate in GATE_NAMES
+    ]
+    return (message for together in zip(*streams, strict=True) for message in together)
 
 
 async def singles(place: Place) -> list[Row]:

@@ -71,6 +71,19 @@ def running_place() -> Iterator[Place]:
             postgres.stop()
 
 
+@contextmanager
+def another_nats(place: Place) -> Iterator[Place]:
+    """The same place with a second NATS: for what is measured beside the first, with streams of its own."""
+    folder = place.folder / "second"
+    folder.mkdir(exist_ok=True)
+    nats = NatsProcess(folder)
+    try:
+        nats.start()
+        yield Place(nats.url, place.postgres_dsn, folder)
+    finally:
+        nats.stop()
+
+
 class ServiceProcess:
     """`python -m <module>` with these settings, until `stop`."""
 

@@ -98,6 +98,20 @@ async def test_taking_waits_for_the_first_and_lingers_for_more() -> None:
     assert len(await buffer.take(2, linger_s=0.01)) == 1
 
 
+async def test_half_of_the_room_is_enough_to_end_lingering() -> None:
+    buffer, one = Buffer(10, 1000), Filler()
+    buffer.open(one)
+    taking = asyncio.create_task(buffer.take(9, linger_s=30))
+    await asyncio.sleep(0)
+    buffer.put(one, message(1, size=400))
+    await asyncio.sleep(0)
+    assert not taking.done()
+    buffer.put(one, message(2, size=400))
+    assert len(await asyncio.wait_for(taking, 3)) == 2
+    buffer.put(one, message(3))
+    assert len(await buffer.take(2, linger_s=0.01)) == 1, "what was taken takes no room"
+
+
 def test_a_buffer_has_room() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Buffer(0, 10)
