@@ -15,6 +15,7 @@ from services.metering.lease_counts import count_leases, keep_lapsed, read_lapse
 from services.metering.marks import mark_grown
 from services.metering.metrics import Metrics
 from services.metering.positions import Position, PublisherKey, needs
+from services.metering.singles import Effect
 from shared.errors import Unavailable
 from shared.postgres import Connection
 from shared.streams.jetstream import Connected
@@ -54,7 +55,7 @@ class Ingest:
     async def _tally(self, connection: Connection, messages: Sequence[Message], lapses: Lapses) -> Outcome:
         """What follows from the messages."""
         positions: dict[PublisherKey, Position] = {}
-        events: dict[bytes, bytes] = {}
+        events: dict[bytes, Effect] = {}
         directory = await self._directory.load(connection, ())
         tally = Tally(self._services, directory, positions, events, lapses)
         asked: set[str] = set()
@@ -78,7 +79,8 @@ class Ingest:
         directory = await self._directory.load(connection, ())
         await self._tell(connection, outcome, newest)
         await store.move_positions(connection, outcome.positions)
-        await store.remember_events(connection, outcome.events, newest)
+        await store.remember_events(connection, outcome.events, outcome.corrected)
+        await store.list_corrections(connection, outcome.corrections)
         await store.add_counts(connection, outcome.counters)
         await store.mark_counted(connection, outcome.counters, directory)
         await mark_grown(connection, outcome.counters, directory)
