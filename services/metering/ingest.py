@@ -46,7 +46,7 @@ class Ingest:
         self._uses.begin(messages)
         await self._directory.refresh(connection)
         outcome = await self._tally(connection, messages, NO_LAPSES)
-        lapses = await read_lapses(connection, outcome.leases, messages) if outcome.leases else NO_LAPSES
+        lapses = await read_lapses(connection, outcome.leases, messages)
         if lapses.any():  # seldom: once more, without what came too late
             outcome = await self._tally(connection, messages, lapses)
         await self._write(connection, outcome, lapses, newest)

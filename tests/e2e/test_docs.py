@@ -15,7 +15,9 @@ BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 END = "----- end of block -----"
 
 
-@pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/how-to/replay-and-verify.md", "docs/how-to/set-limits.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/quickstart.md", "docs/how-to/dead-letters.md", "docs/how-to/replay-and-verify.md", "docs/how-to/set-limits.md"]
+)
 def test_the_blocks_of_a_page_do_what_the_page_says(stack: StackProcess, page: str) -> None:
     blocks = BLOCK.findall((ROOT / page).read_text("utf-8"))
     script, expected = ["set -eu"], []

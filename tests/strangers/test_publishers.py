@@ -101,7 +101,7 @@ async def test_the_same_event_in_both_modes_and_from_both_languages_is_one(
 async def test_what_a_stranger_takes_back_or_states_anew_counts_so_and_is_listed(
     mode: str, programs: Programs, stack: StackProcess, owner: Customer, operator: Client
 ) -> None:
-    client_id, _ = await owner.register(f"Corrected in {mode}")
+    client_id, _ = await owner.register(f"Undone {mode}")
     publisher = Publisher(programs, stack, "python", mode, client_id)
     for event, quantity in [("one", 7), ("two", 5)]:
         await publisher.publish(f"{event}-{client_id}", quantity)
