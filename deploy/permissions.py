@@ -79,6 +79,8 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             "$KV.usage.>",
             "$KV.limits.>",
             "deadletter.usage",
+            "usage.records.*",  # dead letters that are retried
+            "usage.cloudevents",
             ACCOUNT_INFO,
             *owns("USAGE"),
             *owns("DEADLETTER"),

@@ -23,6 +23,8 @@ from services.metering.handlers import Handlers
 from services.metering.housekeeping import Housekeeping
 from services.metering.ingest import Ingest
 from services.metering.leasing import Leasing
+from services.metering.letter_desk import SOURCE as LETTERS
+from services.metering.letter_desk import LetterDesk
 from services.metering.limit_handlers import LimitHandlers
 from services.metering.limit_queries import limits_keys, limits_values
 from services.metering.metrics import Metrics
@@ -50,6 +52,7 @@ from shared.postgres import Pool, open_pool
 from shared.service import Service
 from shared.settings import CatalogSettings, DatabaseSettings, Port
 from shared.streams.consumer import Consumer, Source
+from shared.streams.declare import DEADLETTER
 from shared.streams.kv import KvProjection
 from shared.streams.relay import Relay
 
@@ -144,6 +147,7 @@ def build(settings: MeteringSettings) -> Service:
     limit_handlers = LimitHandlers(catalog, SystemClock())
     handlers.subscribe(service.broker)
     limit_handlers.subscribe(service.broker)
+    desk = LetterDesk(service, SystemClock())
     terms = Terms(settings.lease_s, settings.lease_margin_s, {entry.id: entry.test_quota for entry in catalog.values()})
     leasing = Leasing(service, terms, subjects(settings.partitions), settings.partitions, ends, SystemClock())
     service.document.channels += channels()
@@ -153,9 +157,9 @@ def build(settings: MeteringSettings) -> Service:
         pool = await open_pool(settings.postgres_dsn.get_secret_value(), SERVICE, settings.postgres_pool_max)
         service.resources.push_async_callback(pool.close)
         deciding = _start_deciding(service, settings, catalog, pool, vault)
-        started = _start_counting(service, settings, catalog, pool, deciding, leasing)
-        handlers.start(started)
-        limit_handlers.start(started)
+        started = _start_counting(service, settings, catalog, pool, deciding, leasing, desk)
+        for answering in (handlers, limit_handlers, desk):
+            answering.start(started)
 
     service.starter(start)
     return service
@@ -201,7 +205,13 @@ def _start_deciding(service: Service, settings: MeteringSettings, catalog: Catal
 
 
 def _start_counting(
-    service: Service, settings: MeteringSettings, catalog: Catalog, pool: Pool, deciding: _Deciding, leasing: Leasing
+    service: Service,
+    settings: MeteringSettings,
+    catalog: Catalog,
+    pool: Pool,
+    deciding: _Deciding,
+    leasing: Leasing,
+    desk: LetterDesk,
 ) -> Started:
     clock = SystemClock()
 
@@ -225,8 +235,9 @@ def _start_counting(
         committed=deciding.evaluator.wake,
     )
     housekeeping = Housekeeping(pool, deciding.log, Retention(settings.policy(), clock), clock, deciding.committed)
-    parts: dict[str, Part] = {"housekeeping": housekeeping, "keeper": leasing.start(pool)}
-    parts |= {REGISTRY: _SourcePart(registry, Source(REGISTRY))}
+    letters, resender = desk.begin(pool)
+    parts: dict[str, Part] = {"housekeeping": housekeeping, "keeper": leasing.start(pool), "retries": resender}
+    parts |= {REGISTRY: _SourcePart(registry, Source(REGISTRY)), DEADLETTER: _SourcePart(letters, LETTERS)}
     parts |= {subject: _SourcePart(usage, Source(USAGE, subject)) for subject in subjects(settings.partitions)}
     partitions = Partitions(pool, f"{settings.worker}-{new_id()}", parts, clock)
     streams = Streams(pool, nc, settings.partitions, settings.nats_replicas)
@@ -241,17 +252,11 @@ def _start_counting(
         replicas=settings.nats_replicas,
         busy=lambda: sum(usage.lag().values()) > BEHIND,
     )
-    service.background("streams", streams.run)
-    service.background("registry", registry.run)
-    service.background("usage", usage.run)
-    service.background("partitions", partitions.run)
     service.background("housekeeping", housekeeping.run)
-    service.background("dashboards", dashboards.run)
-    service.readiness("streams", streams.readiness)
-    service.readiness("registry", registry.readiness)
-    service.readiness("usage", usage.readiness)
-    service.readiness("partitions", partitions.readiness)
-    service.readiness("dashboards", dashboards.readiness)
+    running = {"streams": streams, "registry": registry, "usage": usage, "partitions": partitions, "dashboards": dashboards}
+    for name, part in running.items():
+        service.background(name, part.run)
+        service.readiness(name, part.readiness)
     gc.collect()
     gc.freeze()  # what is here now stays: walking it again and again, when thousands of messages wait, takes 80 ms each time
     return Started(pool, directory, deciding.transactor)

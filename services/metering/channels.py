@@ -20,6 +20,7 @@ _LETTER = {
     "tollbook-stream": "Where the original is",
     "tollbook-sequence": "Its sequence there",
     "tollbook-subject": "Its subject",
+    "tollbook-sender": "Whose it is: a batch's publisher, an event's source",
     "tollbook-recorded-at": "When the stream took it",
     "tollbook-record": "Which record of a batch, from 0; absent: the whole message",
     "tollbook-records": "How many records this letter is about",
@@ -67,7 +68,7 @@ def channels() -> list[ChannelDoc]:
             CLOUDEVENTS_SUBJECT,
             "receive",
             event_docs(CODEC),
-            "One call as a CloudEvent in NATS binary mode (as shown), or structured (application/cloudevents+json). USAGE.",
+            "One call, or its correction, as a CloudEvent in NATS binary mode (as shown), or structured.",
         ),
         ChannelDoc("RegistryEvents", REGISTRY_SUBJECTS, "receive", event_docs(REGISTRY), "Whose applications there are."),
         ChannelDoc(

@@ -12,11 +12,11 @@ from shared.windows import Window
 
 # One statement, so one snapshot and one round trip. The counters by their primary key.
 _USAGE: Final = """
-    SELECT 'window' AS what, '' AS subject, window_start AS at, calls, units, late_units FROM counter
+    SELECT 'window' AS what, '' AS subject, window_start AS at, calls, units, late_units, corrected_units FROM counter
     WHERE client_id = $1 AND service = $2 AND period = $3 AND window_start BETWEEN $4 AND $5
-    UNION ALL SELECT 'rate', '', NULL, NULL, coalesce(sum(units), 0)::bigint, NULL FROM counter
+    UNION ALL SELECT 'rate', '', NULL, NULL, coalesce(sum(units), 0)::bigint, NULL, NULL FROM counter
     WHERE client_id = $1 AND service = $2 AND period = $6 AND window_start >= $7 AND window_start < $8
-    UNION ALL SELECT 'progress', subject, recorded_at, sequence, NULL, NULL FROM progress WHERE sequence > 0
+    UNION ALL SELECT 'progress', subject, recorded_at, sequence, NULL, NULL, NULL FROM progress WHERE sequence > 0
 """
 _APPS: Final = """
     SELECT client_id, account, zone, services, registered_at FROM app JOIN account USING (account)
@@ -45,14 +45,14 @@ async def read_usage(
     """The windows with any usage from `first` to `last`, by their start. `period`, and that of `recent`, is h, d or m."""
     recent_period, (since, until) = recent
     rows = await connection.fetch(_USAGE, client_id, service, period, first, last, recent_period, since, until)
-    found: dict[str, list[tuple[str, datetime, int, int, int]]] = {"window": [], "rate": [], "progress": []}
+    found: dict[str, list[tuple[str, datetime, int, int, int, int]]] = {"window": [], "rate": [], "progress": []}
     for what, *row in rows:
         found[what].append(tuple(row))
-    [(_, _, _, units, _)] = found["rate"]
+    [(_, _, _, units, *_)] = found["rate"]
     return Reading(
-        {at: Used(calls, units, late) for _, at, calls, units, late in found["window"]},
+        {at: Used(*used) for _, at, *used in found["window"]},
         units,
-        {subject: Counted(sequence, at) for subject, at, sequence, _, _ in found["progress"]},
+        {subject: Counted(sequence, at) for subject, at, sequence, *_ in found["progress"]},
     )
 
 

@@ -26,8 +26,9 @@ from shared.events.usage import (
     UsageBatch,
     UsageRecord,
     UsageRecorded,
+    UsageVoided,
 )
-from shared.streams.cloudevents import Malformed, parse_cloudevent
+from shared.streams.cloudevents import CloudEvent, Malformed, parse_cloudevent
 from shared.streams.message import Message
 from shared.windows import to_us
 
@@ -38,7 +39,8 @@ PACKED_PART: Final = 8
 DIGEST_BYTES: Final = 16
 INT64: Final = 2**63
 _PUBLISHER: Final = re.compile(r"[\x21-\x7e]{1,64}", re.ASCII)
-_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
+_NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
 """What decoding bytes from anyone may raise."""
 
 
@@ -73,6 +75,20 @@ class Single(NamedTuple):
     digest: bytes
 
 
+class Void(NamedTuple):
+    """A correction from a CloudEvent: `key` and `digest` tell the event itself, `record_key` the one that reported the record.
+    `quantity` None: the record is not to count at all."""
+
+    message: Message
+    key: bytes
+    digest: bytes
+    record_key: bytes
+    source: str
+    record_id: str
+    quantity: int | None
+    reason: str
+
+
 class Packed(NamedTuple):
     """A batch that is not retracted, whose records are still the bytes that they came as. Strings in them need not be UTF-8."""
 
@@ -83,7 +99,7 @@ class Packed(NamedTuple):
     rows: Sequence[Rows]
 
 
-Item = Batch | Packed | Single | Rejected
+Item = Batch | Packed | Single | Void | Rejected
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -172,7 +188,7 @@ def pack(message: Message) -> Packed | None:
         around, records = cut_out(message.data) or (message.data, None)
         envelope = _ENVELOPE.decode(around)
         rows = None if envelope.retracted else rows_of(memoryview(envelope.records) if records is None else records)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     if rows is None or _PUBLISHER.fullmatch(envelope.publisher) is None:
         return None
@@ -188,7 +204,7 @@ def decode_row(row: bytes) -> UsageRecord | None:
     """What a row of a Packed says of all its records, but for when they occurred (0); None if it cannot be decoded."""
     try:
         return _RECORD_FROM_ROW.decode(row)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 
@@ -220,10 +236,10 @@ def _read_batch(message: Message) -> Item:
         return Rejected(message, Why.UNREADABLE, f"{partition!r} is not the number of a partition")
     try:
         read_batch = Batch(message, int(partition), format_.batch(message.data))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         try:
             read_batch = _read_loosely(message, int(partition), format_)
-        except _UNREADABLE:
+        except UNREADABLE:
             return Rejected(message, Why.UNREADABLE, f"not a UsageBatch: {error}")
     if _PUBLISHER.fullmatch(read_batch.batch.publisher) is None:
         return Rejected(message, Why.UNREADABLE, "publisher: 1 to 64 printable ASCII characters without space are allowed")
@@ -242,7 +258,7 @@ def _read_loosely(message: Message, partition: int, format_: _Format) -> Batch:
         try:
             records.append(format_.record(raw))
             written_at.append(index)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             bad.append(BadRecord(index, Why.INVALID_RECORD, _named(str(error)), index))
 
     def written(places: Sequence[int]) -> bytes:
@@ -266,15 +282,35 @@ def _read_event(message: Message) -> Item:
         service, type_, schema = _parse_type(event.type)
         if service != CODEC.service:
             return Rejected(message, Why.UNKNOWN_TYPE, f"ce-type: {event.type!r} is not an event of usage")
-        recorded = CODEC.decode(type_, schema, event.data)
-        occurred_at_us = _occurred_at_us(recorded, event.time, message)
+        said = CODEC.decode(type_, schema, event.data)
+        if isinstance(said, UsageVoided):
+            return _void(said, event, message)
+        return _single(said, event, message)
     except UnknownEvent as error:
         return Rejected(message, Why.UNKNOWN_TYPE, f"ce-type: {error}")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return Rejected(message, Why.INVALID_RECORD, f"data: {_named(str(error))}")
+
+
+def _single(recorded: UsageRecorded, event: CloudEvent, message: Message) -> Single:
+    occurred_at_us = _occurred_at_us(recorded, event.time, message)
     record = UsageRecord(recorded.client_id, recorded.service, occurred_at_us, recorded.quantity)
     stated = record if recorded.occurred_at or event.time else msgspec.structs.replace(record, occurred_at_us=0)
     return Single(message, record, _key(event.source, event.id), digest_of([stated]))
+
+
+def _void(voided: UsageVoided, event: CloudEvent, message: Message) -> Void:
+    """Raises ValueError. When the event happened decides nothing, and does not tell it from others."""
+    if voided.record_source not in (None, event.source):
+        raise ValueError(
+            "Expected the source of the event itself: only who reported a record may correct it - at `$.record_source`"
+        )
+    if _NOT_TEXT.search(voided.reason):
+        raise ValueError("Expected text without control characters - at `$.reason`")
+    key, record_key = _key(event.source, event.id), _key(event.source, voided.record_id)
+    stated = msgspec.structs.replace(voided, record_source=None)
+    digest = hashlib.blake2b(CODEC.encode(stated), digest_size=DIGEST_BYTES).digest()
+    return Void(message, key, digest, record_key, event.source, voided.record_id, voided.quantity, voided.reason)
 
 
 def _occurred_at_us(recorded: UsageRecorded, event_time: datetime | None, message: Message) -> int:

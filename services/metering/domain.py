@@ -10,12 +10,13 @@ from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from services.metering.columns import Rows
-from services.metering.decoding import Batch, Item, Packed, Single, decode_row, digest_of, encode_records, unpack
+from services.metering.decoding import Batch, Item, Packed, Single, Void, decode_row, digest_of, encode_records, unpack
 from services.metering.fields import invalid_field
 from services.metering.growth import App, Count, CounterKey, Group, Growth, Source
 from services.metering.lapses import NO_LAPSES, LapsedPlace, Lapses, LeaseUse
 from services.metering.positions import NO_SUCH_PLACE, Position, PublisherKey, needs, voided_of
 from services.metering.rejection import BadRecord, Rejected, Why, reject_records
+from services.metering.singles import Correction, Counted, Effect, Singles
 from shared.events.usage import QUANTITY_MAX, UsageRecord
 from shared.windows import SLOT_US, from_us, to_us
 
@@ -59,7 +60,8 @@ class _Bucket:
 class Outcome(NamedTuple):
     """What follows from the messages of one transaction. Counts of what was taken back are negative.
 
-    `positions` and `events` are those that moved or are new; `secrets_used` is the last use, in microseconds since 1970 UTC and
+    `positions` and `events` are those that moved or are new, `corrected` the records that count otherwise since `corrections`,
+    by the key of their event; `secrets_used` is the last use, in microseconds since 1970 UTC and
     accurate to a minute, by (client_id, secret_id); `records` says how many records were counted, `repeated` how many messages
     were known before; `leases` are units by what they were spent from, `lapsed` the places of records that came too late for
     that.
@@ -68,7 +70,9 @@ class Outcome(NamedTuple):
     counters: Mapping[CounterKey, Count]
     rejected: Sequence[Rejected]
     positions: Mapping[PublisherKey, Position]
-    events: Mapping[bytes, bytes]
+    events: Mapping[bytes, Single | Void]
+    corrections: Sequence[Correction]
+    corrected: Mapping[bytes, Counted]
     secrets_used: Mapping[tuple[str, str], int]
     records: int
     repeated: int
@@ -79,7 +83,7 @@ class Outcome(NamedTuple):
 class Tally:
     """Adds up the messages of one transaction.
 
-    `directory`, `positions` and `events` (digest by key) hold what is known so far of the applications, publishers and single
+    `directory`, `positions` and `events` (by key) hold what is known so far of the applications, publishers and single
     events that `needs` named; the tally writes to the last two what it learns. What is in none of them is unknown or new.
     `lapses` is what is known of closed leases that the messages name.
     """
@@ -89,13 +93,12 @@ class Tally:
         services: Container[str],
         directory: Mapping[str, App],
         positions: MutableMapping[PublisherKey, Position],
-        events: MutableMapping[bytes, bytes],
+        events: MutableMapping[bytes, Effect],
         lapses: Lapses = NO_LAPSES,
     ) -> None:
         self._services = services
         self._directory = directory
         self._positions = positions
-        self._events = events
         self._lapses = lapses
         self._lapsed: list[LapsedPlace] = []
         self._groups: dict[tuple[Source, int], dict[_GroupKey, _Group]] = {}
@@ -103,9 +106,9 @@ class Tally:
         self._vouched: dict[bytes, UsageRecord] = {}
         self._asked: set[str] = set()
         self._growth = Growth(directory)
+        self._singles = Singles(directory, events, self._growth)
         self._rejected: list[Rejected] = []
         self._moved: dict[PublisherKey, Position] = {}
-        self._new_events: dict[bytes, bytes] = {}
         self._records = 0
         self._repeated = 0
 
@@ -118,8 +121,8 @@ class Tally:
             return self._add_packed(item)
         if isinstance(item, Batch):
             self._add_batch(item)
-        elif isinstance(item, Single):
-            self._add_single(item)
+        elif isinstance(item, (Single, Void)):
+            return self._add_event(item)
         else:
             self._rejected.append(item)
         return frozenset()
@@ -159,8 +162,8 @@ class Tally:
             pass
         grown = self._growth
         return Outcome(
-            grown.counters, self._rejected, self._moved, self._new_events, grown.secrets_used, self._records, self._repeated,
-            grown.leases, self._lapsed,
+            grown.counters, self._rejected, self._moved, self._singles.new, self._singles.corrections,
+            self._singles.corrected, grown.secrets_used, self._records, self._repeated, grown.leases, self._lapsed,
         )  # fmt: skip
 
     def _add_packed(self, item: Packed) -> Set[str]:
@@ -272,20 +275,31 @@ class Tally:
             position.retracted = True
         self._moved[key] = position
 
-    def _add_single(self, item: Single) -> None:
-        known = self._events.get(item.key)
-        if known is None:
-            before = len(self._rejected)
-            recorded_us = to_us(item.message.recorded_at)
-            for bad in self._count_each([item.record], recorded_us, Source(recorded_us // SLOT_US, "", "")):
-                self._rejected.append(Rejected(item.message, bad.why, bad.reason))
-            if len(self._rejected) == before:
-                self._events[item.key] = self._new_events[item.key] = item.digest
-        elif known == item.digest:
+    def _add_event(self, item: Single | Void) -> Set[str]:
+        before = self._singles.digest_of(item)
+        if before == item.digest:
             self._repeated += 1
-        else:
+        elif before is not None:
             reason = "an event with this source and id was counted before, with another payload"
             self._rejected.append(Rejected(item.message, Why.CONFLICT, reason))
+        elif isinstance(item, Void):
+            return self._add_void(item)
+        else:
+            recorded_us = to_us(item.message.recorded_at)
+            bad = self._count_each([item.record], recorded_us, Source(recorded_us // SLOT_US, "", ""))
+            if bad:
+                self._rejected.append(Rejected(item.message, bad[0].why, bad[0].reason))
+            else:
+                self._singles.learn(item)
+        return frozenset()
+
+    def _add_void(self, item: Void) -> Set[str]:
+        unknown = self._unknown(self._singles.clients_of(item))
+        self._asked |= unknown
+        refused = None if unknown else self._singles.correct(item)
+        if refused is not None:
+            self._rejected.append(refused)
+        return unknown
 
     def _count(self, item: Batch, voided: Set[int]) -> tuple[int, ...]:
         """Count the records of a batch that may count, but for the voided ones; the indexes of all the others."""

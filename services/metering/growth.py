@@ -29,18 +29,20 @@ class CounterKey(NamedTuple):
 
 class Count:
     """What a counter grows by. `late_units` is the part that was reported after its civil day had ended, `after_close_units` the
-    part that was reported after the counter's own window had: its hour, day or month."""
+    part that was reported after the counter's own window had: its hour, day or month. `corrected_units` is the part that came by
+    corrections: below zero where they took more than they gave."""
 
-    __slots__ = ("after_close_units", "calls", "late_units", "units")
+    __slots__ = ("after_close_units", "calls", "corrected_units", "late_units", "units")
 
     def __init__(self) -> None:
         self.calls = 0
         self.units = 0
         self.late_units = 0
         self.after_close_units = 0
+        self.corrected_units = 0
 
     def __repr__(self) -> str:
-        return f"Count({self.calls}, {self.units}, {self.late_units}, {self.after_close_units})"
+        return f"Count({self.calls}, {self.units}, {self.late_units}, {self.after_close_units}, {self.corrected_units})"
 
 
 class Source(NamedTuple):
@@ -107,6 +109,26 @@ class Growth:
             key = (client_id, secret_id)
             if latest_us > self.secrets_used.get(key, 0):
                 self.secrets_used[key] = latest_us
+
+    def correct(self, group: Group, corrected: int, calls: int, units: int) -> tuple[bool, bool, bool]:
+        """Change by the difference what a group was counted for, as far as its windows are open in minute `corrected`, and were
+        when it was recorded; which of hour, day and month that was so for. Its application must be in the directory."""
+        client_id, service, _, _, minute, source = group
+        then, now = (client_id, service, minute, source.recorded), (client_id, service, minute, corrected)
+        as_counted = self._places.get(then) or self._look_up(then)
+        as_of_now = self._places.get(now) or self._look_up(now)
+        changed = []
+        for (count, late, closed_then), (_, _, closed_now) in zip(as_counted.counters, as_of_now.counters, strict=True):
+            open_ = not (closed_then or closed_now)
+            changed.append(open_)
+            if open_:
+                count.calls += calls
+                count.units += units
+                count.corrected_units += units
+                if late:
+                    count.late_units += units
+        hour, day, month = changed
+        return hour, day, month
 
     def _look_up(self, place: _Place) -> _Windows:
         client_id, service, minute, recorded = place

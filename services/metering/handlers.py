@@ -7,13 +7,14 @@ from typing import Final
 
 from faststream.nats import NatsBroker
 
-from services.metering import history, queries, reads
+from services.metering import corrections, history, queries, reads
 from services.metering.ends import Ends
 from services.metering.limits import no_app
 from services.metering.queries import AppRow
 from services.metering.serving import Started, awaited, reading
 from shared.catalog import Catalog
 from shared.clock import Clock
+from shared.commands.corrections import CorrectionPage, ListCorrections
 from shared.commands.metering import (
     SERVICE,
     CredentialUse,
@@ -73,6 +74,10 @@ class Handlers:
         async def get_credential_use(query: GetCredentialUse) -> CredentialUse:
             return await self.get_credential_use(query)
 
+        @broker.subscriber(subject_of(SERVICE, ListCorrections), queue=SERVICE, max_workers=WORKERS_MAX)
+        async def list_corrections(query: ListCorrections) -> CorrectionPage:
+            return await self.list_corrections(query)
+
     async def get_usage(self, query: GetUsage) -> Usage:
         """Answer GetUsage."""
         now = self._clock.now()
@@ -102,6 +107,11 @@ class Handlers:
         async with reading(started.pool) as connection:
             app = await self._app(connection, query.account, query.client_id)
             return CredentialUse(secrets=await queries.secrets_used(connection, app.client_id))
+
+    async def list_corrections(self, query: ListCorrections) -> CorrectionPage:
+        """Answer ListCorrections."""
+        async with reading(self._running().pool) as connection:
+            return await corrections.page_of(connection, await self._app(connection, query.account, query.client_id), query)
 
     def _running(self) -> Started:
         if self._started is None:

@@ -19,15 +19,16 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 # By the counters' primary key: one range for each application and service.
 _OF_APPS: Final = """
-    SELECT client_id, service, window_start, calls, units, late_units FROM counter
+    SELECT client_id, service, window_start, calls, units, late_units, corrected_units FROM counter
     WHERE client_id = ANY($1::text[]) AND service = ANY($2::text[]) AND period = $3 AND window_start BETWEEN $4 AND $5
     LIMIT $6
 """
 # The account's applications by their index, the deleted ones too, then each one's counters as above: nobody else's rows are read.
 _OF_ACCOUNT: Final = """
-    SELECT NULL, service, window_start, sum(calls)::bigint, sum(units)::bigint, sum(late_units)::bigint
+    SELECT NULL, service, window_start, sum(calls)::bigint, sum(units)::bigint, sum(late_units)::bigint,
+        sum(corrected_units)::bigint
     FROM app, LATERAL (
-        SELECT service, window_start, calls, units, late_units FROM counter
+        SELECT service, window_start, calls, units, late_units, corrected_units FROM counter
         WHERE client_id = app.client_id AND service = ANY($2::text[]) AND period = $3 AND window_start BETWEEN $4 AND $5 OFFSET 0)
     WHERE account = $1 GROUP BY service, window_start LIMIT $6
 """
@@ -132,15 +133,17 @@ async def _rows(
 
 
 def _series(key: tuple[str | None, str], rows: Iterable[Row], starts: Sequence[datetime]) -> UsageSeries:
-    used, calls, late = ([0] * len(starts) for _ in range(3))
+    used, calls, late, corrected = ([0] * len(starts) for _ in range(4))
     for row in rows:
         # The window that it is in rather than one that begins with it: a zone's rules can be corrected afterwards.
         place = bisect_right(starts, row.window_start) - 1
         used[place] += row.used.units
         calls[place] += row.used.calls
         late[place] += row.used.late_units
+        corrected[place] += row.used.corrected_units
     client_id, service = key
-    return UsageSeries(client_id=client_id, service=service, used=tuple(used), calls=tuple(calls), late=tuple(late))
+    columns = {"used": used, "calls": calls, "late": late, "corrected": corrected}
+    return UsageSeries(client_id=client_id, service=service, **{name: tuple(column) for name, column in columns.items()})
 
 
 def _by_app_and_service(key: tuple[str | None, str]) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from services.metering.marks import mark_grown
 from services.metering.metrics import Metrics
 from services.metering.positions import Position, PublisherKey, needs
 from services.metering.shelves import Shelves
+from services.metering.singles import Effect
 from shared.errors import Unavailable
 from shared.postgres import Connection
 from shared.streams.jetstream import Connected
@@ -47,7 +48,7 @@ class Ingest:
         self._uses.begin(messages)
         await self._directory.refresh(connection)
         outcome = await self._tally(connection, messages, NO_LAPSES)
-        lapses = await read_lapses(connection, outcome.leases, messages) if outcome.leases else NO_LAPSES
+        lapses = await read_lapses(connection, outcome.leases, messages)
         if lapses.any():  # seldom: once more, without what came too late
             outcome = await self._tally(connection, messages, lapses)
         await self._write(connection, outcome, lapses, newest)
@@ -56,7 +57,7 @@ class Ingest:
     async def _tally(self, connection: Connection, messages: Sequence[Message], lapses: Lapses) -> Outcome:
         """What follows from the messages."""
         positions: dict[PublisherKey, Position] = {}
-        events: dict[bytes, bytes] = {}
+        events: dict[bytes, Effect] = {}
         directory = await self._directory.load(connection, ())
         tally = Tally(self._services, directory, positions, events, lapses)
         asked: set[str] = set()
@@ -80,7 +81,8 @@ class Ingest:
         directory = await self._directory.load(connection, ())
         await self._tell(connection, outcome, newest)
         await store.move_positions(connection, outcome.positions)
-        await store.remember_events(connection, outcome.events, newest)
+        await store.remember_events(connection, outcome.events, outcome.corrected)
+        await store.list_corrections(connection, outcome.corrections)
         await self._shelves.add_counts(connection, outcome.counters)
         await store.mark_counted(connection, outcome.counters, directory)
         await mark_grown(connection, outcome.counters, directory)

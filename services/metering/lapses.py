@@ -24,7 +24,8 @@ class LeaseUse(NamedTuple):
 
 
 class LapsedPlace(NamedTuple):
-    """A record that does not count: its message, and its place among the records as they were written."""
+    """A record that does not count, or does under another name (letters.py): its message, and its place among the records as they
+    were written."""
 
     subject: str
     sequence: int
@@ -50,14 +51,14 @@ class Lapses(NamedTuple):
         if not self.any():
             return ()
         subject, sequence = item.message.subject, item.message.sequence
-        if sequence <= self.told.get(subject, 0):
-            kept = {one.place for one in self.places if (one.subject, one.sequence) == (subject, sequence)}
-            return [index for index in range(len(item.batch.records)) if item.written(index) in kept]
+        kept = {one.place for one in self.places if (one.subject, one.sequence) == (subject, sequence)}
+        told = sequence <= self.told.get(subject, 0)
         publisher = item.batch.publisher
         return [
             index
             for index, record in enumerate(item.batch.records)
-            if record.lease and sequence > self.ends.get((record.lease, publisher, subject), sequence)
+            if item.written(index) in kept
+            or (not told and record.lease and sequence > self.ends.get((record.lease, publisher, subject), sequence))
         ]
 
 

@@ -41,11 +41,11 @@ _COUNT: Final = """
 
 
 async def read_lapses(connection: Connection, used: Iterable[LeaseUse], messages: Sequence[Message]) -> Lapses:
-    """What of these messages, which name those leases, came too late. Nothing, nearly always."""
+    """What of these messages, which name those leases, came too late, or was retried. Nothing, nearly always."""
     oldest = {message.subject: message.sequence for message in reversed(messages)}
     newest = {message.subject: message.sequence for message in messages}
     leases = sorted({one.lease for one in used})
-    ends = await connection.fetch(_ENDS, leases, list(newest), list(newest.values()))
+    ends = await connection.fetch(_ENDS, leases, list(newest), list(newest.values())) if leases else []
     places = await connection.fetch(_PLACES, list(newest), [oldest[subject] for subject in newest], list(newest.values()))
     return Lapses(
         {(row["lease"], row["publisher"], row["subject"]): row["end_sequence"] for row in ends},
@@ -55,7 +55,7 @@ async def read_lapses(connection: Connection, used: Iterable[LeaseUse], messages
 
 
 async def keep_lapsed(connection: Connection, places: Sequence[LapsedPlace]) -> None:
-    """Keep the places of what came too late."""
+    """Keep the places of what is not to count there."""
     if places:
         await connection.execute(_KEEP_PLACES, *([*column] for column in zip(*places, strict=True)))
 

@@ -33,6 +33,8 @@ from shared.eventlog.decision import Decision
 from shared.events.metering import (
     RUNGS,
     AccountLimitChanged,
+    DeadLetterDiscarded,
+    DeadLetterRetried,
     LimitChangeCancelled,
     LimitChanged,
     LimitChangeScheduled,
@@ -137,7 +139,7 @@ def evolve(state: Scope, event: MeteringEvent) -> Scope:
         case LimitChangeCancelled():
             cancelled = state.cancelled | {event.schedule_id}
             return msgspec.structs.replace(_without(state, event.schedule_id), cancelled=cancelled)
-        case ThresholdCrossed() | QuotaExhausted():
+        case ThresholdCrossed() | QuotaExhausted() | DeadLetterRetried() | DeadLetterDiscarded():
             return state
         case _:
             assert_never(event)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -18,6 +18,7 @@ class Metrics:
         self._records = Counter("tollbook_metering_records", "Usage records counted", registry=registry)
         self._repeated = Counter("tollbook_metering_repeated", "Batches and events that were counted before", registry=registry)
         self._late = Counter("tollbook_metering_late_units", "Units reported after their day had ended", registry=registry)
+        self._corrections = Counter("tollbook_metering_corrections", "Corrections of single records", registry=registry)
         self._rejected = Counter("tollbook_metering_dead_letters", "Records that do not count", ["why"], registry=registry)
 
     def counted(self, outcome: Outcome, messages: int) -> None:
@@ -25,6 +26,7 @@ class Metrics:
         self._records.inc(outcome.records)
         self._repeated.inc(outcome.repeated)
         self._late.inc(max(0, sum(count.late_units for key, count in outcome.counters.items() if key.period == "d")))
+        self._corrections.inc(len(outcome.corrections))
         for one in outcome.rejected:
             self._rejected.labels(one.why.value).inc(one.records)
 
@@ -52,3 +54,17 @@ class QuotaMetrics:
     def kept(self, leases: int, set_aside: int) -> None:
         self._open.set(leases)
         self._set_aside.set(set_aside)
+
+
+class LetterMetrics:
+    """Dead letters that nobody has settled. The gauge is that of the worker that counts them; the others show none."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._open = Gauge("tollbook_metering_dead_letters_open", "Dead letters not settled", ["why"], registry=registry)
+
+    def open(self, by_why: Mapping[str, int]) -> None:
+        for why, count in by_why.items():
+            self._open.labels(why).set(count)
+
+    def forget(self) -> None:
+        self._open.clear()

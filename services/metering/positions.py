@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from services.metering.decoding import Batch, Item, Packed, Single, digest_of, unpack
+from services.metering.decoding import Batch, Item, Packed, Single, Void, digest_of, unpack
 
 _CLIENT_ID_OF: Final = attrgetter("client_id")
 
@@ -41,8 +41,8 @@ PublisherKey = tuple[str, int]
 
 
 class Needs(NamedTuple):
-    """What a tally of some messages has to be told of. Client IDs are as they came: any text. Those of packed batches are not
-    looked at: `Tally.add` asks for what it misses."""
+    """What a tally of some messages has to be told of. Client IDs are as they came: any text. Those of packed batches and of
+    what is corrected are not looked at: `Tally.add` asks for what it misses."""
 
     client_ids: set[str]
     publishers: set[PublisherKey]
@@ -61,6 +61,8 @@ def needs(items: Iterable[Item]) -> Needs:
         elif isinstance(item, Single):
             found.client_ids.add(item.record.client_id)
             found.events.add(item.key)
+        elif isinstance(item, Void):
+            found.events.update((item.key, item.record_key))
     return found
 
 

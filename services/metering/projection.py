@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, assert_never
 
 from services.metering.dashboard import BUCKET, LIMITS_BUCKET, key_of, limits_key
-from shared.eventlog.changes import Change, Idempotent
+from shared.eventlog.changes import Change, Idempotent, insert
 from shared.events.metering import (
     AccountLimitChanged,
+    DeadLetterDiscarded,
+    DeadLetterRetried,
     LimitChangeCancelled,
     LimitChanged,
     LimitChangeScheduled,
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from shared.eventlog.log import Placed
 
-TABLES: Final = ("app_limit", "account_limit", "limit_schedule", "told")
+TABLES: Final = ("app_limit", "account_limit", "limit_schedule", "told", "dead_letter_settled")
 """What a rebuild empties first."""
 LETTER: Final[dict[Period, str]] = {"daily": "d", "monthly": "m"}
 
@@ -68,6 +70,10 @@ _MARK: Final = Idempotent(
     ON CONFLICT (account, client_id, service, period, window_start) DO UPDATE SET marked_by = pg_current_xact_id()
     """,
 )
+_SETTLE: Final = insert(
+    "dead_letter_settled",
+    {"sequence": "bigint", "state": "text", "note": "text", "settled_by": "text", "settled_at": "timestamptz"},
+)
 # All of them take arrays: many scopes at once (see Change).
 
 
@@ -99,6 +105,10 @@ def project(recorded: Placed, event: MeteringEvent) -> list[Change]:
         case QuotaExhausted():
             scope = _Scope(event.account, event.client_id, event.service)
             return [scope.told(event.period, event.window_start, event.limit_version, 0, exhausted=True)]
+        case DeadLetterRetried():
+            return [Change(_SETTLE, (event.letter, "retried", event.note, event.settled_by, at), f"letter/{event.letter}")]
+        case DeadLetterDiscarded():
+            return [Change(_SETTLE, (event.letter, "discarded", event.note, event.settled_by, at), f"letter/{event.letter}")]
         case _:
             assert_never(event)
 

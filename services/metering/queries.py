@@ -70,6 +70,7 @@ class Used(NamedTuple):
     calls: int = 0
     units: int = 0
     late_units: int = 0
+    corrected_units: int = 0
 
 
 class Open(NamedTuple):

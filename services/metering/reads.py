@@ -69,6 +69,7 @@ async def usage(connection: Connection, app: AppRow, query: GetUsage, catalog: C
         calls=used.calls,
         limit=limit,
         late=used.late_units,
+        corrected=used.corrected_units,
         late_share=used.late_units / used.units if used.units else 0.0,
         forecast=forecast(limit, used.units, open_now.end, Basis(max(recent.start, app.registered_at), known_at, read.recent)),
         window_start=open_now.start,
@@ -195,7 +196,9 @@ def _limit(service: str, period: Period, limits: Limits | None, catalog: Catalog
 
 
 def _window_usage(window: Window, used: Used) -> WindowUsage:
-    return WindowUsage(window_start=window.start, used=used.units, calls=used.calls, late=used.late_units)
+    return WindowUsage(
+        window_start=window.start, used=used.units, calls=used.calls, late=used.late_units, corrected=used.corrected_units
+    )
 
 
 def _position(counted: Mapping[str, Counted]) -> int:

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from services.metering.directory import REGISTRY_CONSUMER
 from services.metering.following import follow_registry
 from services.metering.retention import Policy
-from services.metering.streams import USAGE_CONSUMER
+from services.metering.streams import LETTERS_CONSUMER, USAGE_CONSUMER
 from shared.commands.metering import SERVICE
 from shared.errors import Conflict, Unavailable
 from shared.events.registry import STREAM as REGISTRY
@@ -19,7 +19,7 @@ from shared.events.usage import STREAM as USAGE
 from shared.postgres import Connection
 from shared.streams.buffer import Buffer
 from shared.streams.consumer import Poison
-from shared.streams.declare import StreamState, stream_state
+from shared.streams.declare import DEADLETTER, StreamState, stream_state
 from shared.streams.jetstream import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND, ApiError, api, stored_message
 from shared.streams.message import Message, message_hash
 from shared.streams.pull import Puller
@@ -55,9 +55,10 @@ _DROP_OLD: Final = """
 _FORGET_COUNTS: Final = """
     LOCK TABLE quota_lease IN EXCLUSIVE MODE;
     UPDATE quota_lease SET counted = 0;
-    TRUNCATE counter, counted_event, publisher_position, credential_use;
+    TRUNCATE counter, counted_event, correction, publisher_position, credential_use;
     UPDATE progress SET sequence = 0, recorded_at = NULL
 """
+_FORGET_LETTERS: Final = "TRUNCATE dead_letter"
 _FORGET_TOLD: Final = "UPDATE progress SET told = 0"
 _FORGET_LEASES: Final = "UPDATE lease SET worker = NULL, expires_at = NULL"
 _READ_UP_TO: Final = "SELECT sequence, hash FROM checkpoint WHERE consumer = $1 AND stream = $2"
@@ -102,6 +103,7 @@ async def _rebuild(connection: Connection, nc: Client, policy: Policy) -> str:
         await connection.execute(_DROP_OLD)
     if changed:
         await connection.execute(_FORGET_TOLD)
+    await _forget_letters(connection, nc)
     await connection.execute(_FORGET_LEASES)
     read = f"the applications were read again from {events} events"
     if usage is None or not whole:
@@ -109,6 +111,14 @@ async def _rebuild(connection: Connection, nc: Client, policy: Policy) -> str:
     return (
         f"{read}; every count is forgotten, and workers, as soon as they run, count the {usage.messages} messages of USAGE again"
     )
+
+
+async def _forget_letters(connection: Connection, nc: Client) -> None:
+    """Have the dead letters listed again, if the stream has all of them. What was decided about them is in the log."""
+    state = await stream_state(nc, DEADLETTER)
+    if state is not None and state.whole and state.first <= 1:
+        await connection.execute(_FORGET_CHECKPOINTS, LETTERS_CONSUMER)
+        await connection.execute(_FORGET_LETTERS)
 
 
 async def _read_registry(connection: Connection, nc: Client) -> int:

@@ -26,6 +26,7 @@ class Why(StrEnum):
     UNKNOWN_SERVICE = "unknown_service"
     LEASE_ENDED = "lease_ended"
     CONFLICT = "conflict"
+    UNKNOWN_RECORD = "unknown_record"
 
 
 class Rejected(NamedTuple):

@@ -35,15 +35,16 @@ _PAGE_END: Final = """
     SELECT max(client_id) FROM (SELECT client_id FROM app WHERE client_id > $1 ORDER BY client_id LIMIT $2) AS page
 """
 # Each fine window belongs to the last coarse one of its application and service that begins with it or before; both grow in one
-# transaction, so there is one. Of a coarse window that begins before the shelf, fine ones are gone.
+# transaction, so there is one. A correction changes only the windows that are still open: it is left out, and where there was
+# one, calls and late units are not compared. Of a coarse window that begins before the shelf, fine ones are gone.
 _CHECK: Final = """
     WITH one AS (
-        SELECT client_id, service, period, window_start, calls, units, late_units FROM counter
-        WHERE period = $1 AND window_start >= $3 AND window_start < $5
+        SELECT client_id, service, period, window_start, calls, units - corrected_units AS units, late_units, corrected_units
+        FROM counter WHERE period = $1 AND window_start >= $3 AND window_start < $5
             AND client_id > $6 AND ($7::text IS NULL OR client_id <= $7)
         UNION ALL
-        SELECT client_id, service, period, window_start, calls, units, late_units FROM counter
-        WHERE period = $2 AND window_start >= $3 - interval '32 days' AND window_start < $5
+        SELECT client_id, service, period, window_start, calls, units - corrected_units AS units, late_units, corrected_units
+        FROM counter WHERE period = $2 AND window_start >= $3 - interval '32 days' AND window_start < $5
             AND client_id > $6 AND ($7::text IS NULL OR client_id <= $7)
     ), owned AS (
         SELECT *, max(window_start) FILTER (WHERE period = $2) OVER (
@@ -55,12 +56,14 @@ _CHECK: Final = """
             coalesce(sum(late_units) FILTER (WHERE period = $1), 0) AS late,
             coalesce(sum(calls) FILTER (WHERE period = $2), 0) AS in_calls,
             coalesce(sum(units) FILTER (WHERE period = $2), 0) AS in_units,
-            coalesce(sum(late_units) FILTER (WHERE period = $2), 0) AS in_late
+            coalesce(sum(late_units) FILTER (WHERE period = $2), 0) AS in_late,
+            bool_or(corrected_units <> 0) AS corrected
         FROM owned GROUP BY client_id, service, owner
     )
     SELECT coalesce(sum(counters), 0)::bigint AS counters, min(client_id || ' ' || service) FILTER (WHERE counters > 0 AND (
-        owner IS NULL OR calls > in_calls OR units > in_units OR late > in_late
-        OR owner >= $3 AND (calls, units, late) <> (in_calls, in_units, in_late))) AS differs
+        owner IS NULL OR units > in_units OR owner >= $3 AND units <> in_units
+        OR NOT corrected AND (calls > in_calls OR late > in_late OR owner >= $3 AND (calls, late) <> (in_calls, in_late))
+    )) AS differs
     FROM compared WHERE owner IS NULL OR owner < $4
 """
 _DROP: Final = "SELECT drop_shelf($1, $2)"

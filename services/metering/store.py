@@ -4,29 +4,40 @@ workers never lock in opposite orders."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
 from heapq import merge
 from itertools import chain, islice
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from services.metering.dashboard import BUCKET, key_of
+from services.metering.decoding import Single, Void
 from services.metering.growth import App, Count, CounterKey
 from services.metering.positions import Position, PublisherKey
-from shared.events.usage import CLOUDEVENTS_SUBJECT
+from services.metering.singles import Correction, Counted, Known
+from shared.events.usage import UsageRecord
 from shared.postgres import Connection
 from shared.streams.message import Message
 from shared.windows import from_us, to_us
 
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(UsageRecord).decode
+TAKEN_BACK: Final = -1
+"""The quantity in `counted_event.record` of one that does not count any more."""
 ROWS: Final = 3_000
 """Written by one statement, where there can be very many: some 10 ms of work here."""
 _Key = TypeVar("_Key", bound=Any)
 _ADD: Final = """
-    INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units, after_close_units)
-    SELECT * FROM unnest(
-        $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+    INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units, after_close_units,
+        corrected_units)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[],
+        $8::bigint[], $9::bigint[])
     ON CONFLICT (client_id, service, period, window_start) DO UPDATE
     SET calls = c.calls + excluded.calls, units = c.units + excluded.units, late_units = c.late_units + excluded.late_units,
-        after_close_units = c.after_close_units + excluded.after_close_units
+        after_close_units = c.after_close_units + excluded.after_close_units,
+        corrected_units = c.corrected_units + excluded.corrected_units
 """
 _POSITIONS: Final = """
     SELECT publisher, partition, seq, retracted, recorded_at, rejected, digest FROM publisher_position
@@ -40,7 +51,15 @@ _MOVE: Final = """
     ON CONFLICT (publisher, partition) DO UPDATE SET seq = excluded.seq, retracted = excluded.retracted,
         recorded_at = excluded.recorded_at, rejected = excluded.rejected, digest = excluded.digest
 """
-_EVENTS: Final = "SELECT key, digest FROM counted_event WHERE key = ANY($1::bytea[])"
+_EVENTS: Final = "SELECT key, digest, recorded_at, record FROM counted_event WHERE key = ANY($1::bytea[])"
+_CORRECT: Final = """
+    UPDATE counted_event SET record = c.record FROM unnest($1::bytea[], $2::bytea[]) AS c(key, record)
+    WHERE counted_event.key = c.key
+"""
+_CORRECTION: Final = (
+    "sequence", "client_id", "service", "occurred_at", "counted_at", "recorded_at", "old_quantity", "new_quantity", "source",
+    "record_id", "reason", "hour", "day", "month",
+)  # fmt: skip
 _USE: Final = """
     INSERT INTO credential_use AS c (client_id, secret_id, last_used_at)
     SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
@@ -72,10 +91,11 @@ async def read_positions(connection: Connection, publishers: Iterable[PublisherK
     }
 
 
-async def read_events(connection: Connection, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-    """The digests of those of these single events that were counted."""
+async def read_events(connection: Connection, keys: Iterable[bytes]) -> dict[bytes, Known]:
+    """What is known of those of these single events that took effect."""
     wanted = list(keys)
-    return {row["key"]: row["digest"] for row in await connection.fetch(_EVENTS, wanted)} if wanted else {}
+    rows = await connection.fetch(_EVENTS, wanted) if wanted else []
+    return {row["key"]: Known(row["digest"], _counted(row["record"], row["recorded_at"])) for row in rows}
 
 
 async def read_told(connection: Connection, subjects: Iterable[str]) -> dict[str, int]:
@@ -98,6 +118,7 @@ async def add_counts(connection: Connection, counters: Mapping[CounterKey, Count
             [count.units for count in counts],
             [count.late_units for count in counts],
             [count.after_close_units for count in counts],
+            [count.corrected_units for count in counts],
         )
 
 
@@ -136,12 +157,46 @@ async def move_positions(connection: Connection, positions: Mapping[PublisherKey
     )
 
 
-async def remember_events(connection: Connection, events: Mapping[bytes, bytes], newest: Mapping[str, Message]) -> None:
-    """Remember counted single events; `newest` is the newest message by subject."""
+async def remember_events(
+    connection: Connection, events: Mapping[bytes, Single | Void], corrected: Mapping[bytes, Counted]
+) -> None:
+    """Remember single events that took effect, and what counts for each record now."""
     if events:
-        recorded_at = newest[CLOUDEVENTS_SUBJECT].recorded_at
-        rows = [(key, digest, recorded_at) for key, digest in events.items()]
-        await connection.copy_records_to_table("counted_event", records=rows, columns=("key", "digest", "recorded_at"))
+        rows = [
+            (key, item.digest, item.message.recorded_at, _encode(item.record) if isinstance(item, Single) else None)
+            for key, item in events.items()
+        ]
+        columns = ("key", "digest", "recorded_at", "record")
+        await connection.copy_records_to_table("counted_event", records=rows, columns=columns)
+    if corrected:
+        records = [
+            UsageRecord(one.client_id, one.service, one.occurred_at_us, TAKEN_BACK if one.quantity is None else one.quantity)
+            for one in corrected.values()
+        ]
+        await connection.execute(_CORRECT, list(corrected), [_encode(record) for record in records])
+
+
+async def list_corrections(connection: Connection, corrections: Sequence[Correction]) -> None:
+    """Keep the corrections."""
+    if corrections:
+        rows = [_correction(one) for one in corrections]
+        await connection.copy_records_to_table("correction", records=rows, columns=_CORRECTION)
+
+
+def _counted(record: bytes | None, recorded_at: datetime) -> Counted | None:
+    if record is None:
+        return None
+    client_id, service, occurred_at_us, quantity, *_ = msgspec.structs.astuple(_decode(record))
+    return Counted(client_id, service, occurred_at_us, to_us(recorded_at), None if quantity == TAKEN_BACK else quantity)
+
+
+def _correction(one: Correction) -> tuple[object, ...]:
+    void, before = one.void, one.before
+    return (
+        void.message.sequence, before.client_id, before.service, from_us(before.occurred_at_us), from_us(before.recorded_at_us),
+        void.message.recorded_at, before.quantity, void.quantity, void.source, void.record_id, void.reason, one.hour, one.day,
+        one.month,
+    )  # fmt: skip
 
 
 async def use_secrets(connection: Connection, used: Mapping[tuple[str, str], int]) -> None:

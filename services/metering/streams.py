@@ -12,13 +12,14 @@ from shared.events.usage import CLOUDEVENTS_SUBJECT, RECORDS_SUBJECT
 from shared.events.usage import STREAM as USAGE
 from shared.postgres import Pool
 from shared.readiness import Readiness
-from shared.streams.declare import deadletter_stream, ensure_stream, usage_stream
+from shared.streams.declare import DEADLETTER, deadletter_stream, ensure_stream, usage_stream
 from shared.streams.jetstream import ApiError, Connected, StreamRefused
 from shared.streams.passing import may_pass
 
 log = logging.getLogger(__name__)
 
 USAGE_CONSUMER: Final = "metering-usage"
+LETTERS_CONSUMER: Final = "metering-deadletters"
 LOOK_S: Final = 2.0
 ACQUIRE_S: Final = 10.0
 
@@ -31,8 +32,8 @@ def subjects(partitions: int) -> list[str]:
 
 
 class Streams:
-    """Has both streams there. A USAGE that was lost is made again so that it begins above everything that was counted: what was
-    counted stays counted, and consumers go on."""
+    """Has both streams there. One that was lost is made again so that it begins above everything that was counted or listed: that
+    stays, and consumers go on."""
 
     def __init__(self, pool: Pool, nc: Connected, partitions: int, replicas: int) -> None:
         self._pool = pool
@@ -49,10 +50,11 @@ class Streams:
         """Make or update what has to be. Raises StreamRefused, ApiError, Unavailable, or what asyncpg raises."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             counted: int = await connection.fetchval(_COUNTED, USAGE_CONSUMER, USAGE)
+            listed: int = await connection.fetchval(_COUNTED, LETTERS_CONSUMER, DEADLETTER)
         usage = usage_stream(self._replicas, first_seq=counted + 1 if counted else None)
         usage.subjects = subjects(self._partitions)
         await ensure_stream(self._nc(), usage)
-        dead = deadletter_stream(self._replicas)
+        dead = deadletter_stream(self._replicas, first_seq=listed + 1 if listed else None)
         dead.duplicate_window = deadletters.DUPLICATE_WINDOW_S
         await ensure_stream(self._nc(), dead)
         self._trouble = ""

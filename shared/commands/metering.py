@@ -86,12 +86,14 @@ class GetUsage(Query):
 
 class WindowUsage(Reply):
     """One civil hour, day or month. `window_start` is its first instant; `used` is in the service's unit; `calls` counts records.
-    `late` is the part of `used` that was reported after its civil day had ended."""
+    `late` is the part of `used` that was reported after its civil day had ended; `corrected` the part that came by corrections
+    while the window was open, below zero if they took more than they gave. Later ones are in ListCorrections alone."""
 
     window_start: datetime
     used: int
     calls: int
     late: int = 0
+    corrected: int = 0
 
 
 class Forecast(Reply):
@@ -109,11 +111,12 @@ class Forecast(Reply):
 class Usage(Reply):
     """Reply to GetUsage.
 
-    `used`, `calls` and `late` are of the window that is open now, which began at `window_start` and ends at `resets_at`. `limit`
-    is the application's own (while the service waits for its review: the lower of it and the test quota), None when there is
-    none; `forecast` is None then too. `late` is the part of `used` that was reported after its civil day had ended, `late_share`
-    the same as a share, from 0 to 1. Everything that USAGE held up to `as_of` is counted; `position` is the sequence in USAGE of
-    the newest message counted. `history` is in the order of time, with a row of zeros for a window without usage.
+    `used`, `calls`, `late` and `corrected` are of the window that is open now, which began at `window_start` and ends at
+    `resets_at`. `limit` is the application's own (while the service waits for its review: the lower of it and the test quota),
+    None when there is none; `forecast` is None then too. `late` is the part of `used` that was reported after its civil day had
+    ended, `late_share` the same as a share, from 0 to 1; `corrected` the part that came by corrections. Everything that USAGE
+    held up to `as_of` is counted; `position` is the sequence in USAGE of the newest message counted. `history` is in the order of
+    time, with a row of zeros for a window without usage.
     """
 
     client_id: str
@@ -128,6 +131,7 @@ class Usage(Reply):
     as_of: datetime
     position: int
     late: int = 0
+    corrected: int = 0
     late_share: float = 0.0
     forecast: Forecast | None = None
     history: tuple[WindowUsage, ...] = ()
@@ -203,6 +207,7 @@ class UsageSeries(Reply):
     used: tuple[int, ...]
     calls: tuple[int, ...]
     late: tuple[int, ...]
+    corrected: tuple[int, ...]
 
 
 class UsageHistory(Reply):

@@ -120,8 +120,31 @@ class QuotaExhausted(Event, frozen=True, kw_only=True):
     limit_version: int
 
 
+class DeadLetterRetried(Event, frozen=True, kw_only=True):
+    """What the dead letter with that sequence in DEADLETTER holds is to be sent again, says `settled_by` with that note."""
+
+    letter: int
+    note: str
+    settled_by: str
+
+
+class DeadLetterDiscarded(Event, frozen=True, kw_only=True):
+    """Nothing is to be done about that dead letter."""
+
+    letter: int
+    note: str
+    settled_by: str
+
+
 MeteringEvent = (
-    LimitChanged | AccountLimitChanged | LimitChangeScheduled | LimitChangeCancelled | ThresholdCrossed | QuotaExhausted
+    LimitChanged
+    | AccountLimitChanged
+    | LimitChangeScheduled
+    | LimitChangeCancelled
+    | ThresholdCrossed
+    | QuotaExhausted
+    | DeadLetterRetried
+    | DeadLetterDiscarded
 )
 
 CODEC: Codec[MeteringEvent] = Codec("metering", MeteringEvent)

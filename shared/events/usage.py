@@ -2,7 +2,7 @@
 
 Two ways in. `usage.records.<partition>` takes a `UsageBatch` as msgpack (Content-Type: application/msgpack) or JSON
 (application/json), for publishers that count a lot. `usage.cloudevents` takes one `UsageRecorded` as a CloudEvent, in NATS binary
-or structured mode, from anyone.
+or structured mode, from anyone; and `UsageVoided`, which corrects one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ RECORDS_MAX: Final = 10_000
 ClientId = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]{20}$")]
 ServiceId = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=QUANTITY_MAX)]
+CorrectedQuantity = Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)]
+CorrectionReason = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+RecordId = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 PublisherId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
 
@@ -39,6 +42,20 @@ class UsageRecorded(Event, frozen=True, kw_only=True, forbid_unknown_fields=True
     service: ServiceId
     quantity: Quantity = 1
     occurred_at: datetime | None = None
+
+
+class UsageVoided(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A record that was reported should not have counted, or otherwise. Data of a CloudEvent, unique by (source, id) as well.
+
+    `record_id` is the id of the CloudEvent that reported the record. Only its own source may correct it: `record_source`, if it
+    is stated, has to be the source of this event. `quantity` is what should have been counted (0: a call of no units); None:
+    nothing at all, not even a call. It replaces whatever was said before, so the last correction holds.
+    """
+
+    record_id: RecordId
+    reason: CorrectionReason
+    record_source: RecordId | None = None
+    quantity: CorrectedQuantity | None = None
 
 
 class UsageRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -72,7 +89,9 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     voided: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
-CODEC: Codec[UsageRecorded] = Codec("usage", UsageRecorded)
+UsageEvent = UsageRecorded | UsageVoided
+
+CODEC: Codec[UsageEvent] = Codec("usage", UsageEvent)
 
 
 def partition_of(publisher: str, partitions: int) -> int:

@@ -60,10 +60,11 @@ def usage_stream(replicas: int = 1, first_seq: int | None = None) -> StreamConfi
     return config
 
 
-def deadletter_stream(replicas: int = 1) -> StreamConfig:
-    """Messages that nobody could read, each with its reason."""
+def deadletter_stream(replicas: int = 1, first_seq: int | None = None) -> StreamConfig:
+    """Messages that nobody could read, each with its reason. `first_seq` as for USAGE."""
     config = _base(DEADLETTER, ["deadletter.>"], replicas)
     config.deny_delete = True
+    config.first_seq = first_seq
     return config
 
 

@@ -106,7 +106,14 @@ def test_no_field_of_a_change_can_do_harm(console: httpx.Client, app: str, field
 )
 def test_no_query_can_do_harm(console: httpx.Client, app: str, query: dict[str, str]) -> None:
     told = {name: value.encode("utf-8", "surrogatepass") for name, value in query.items()}
-    for path in (f"/v1/apps/{app}/usage", f"/v1/apps/{app}/usage/history", "/v1/usage/history", "/v1/apps", "/v1/terms"):
+    for path in (
+        f"/v1/apps/{app}/usage",
+        f"/v1/apps/{app}/corrections",
+        f"/v1/apps/{app}/usage/history",
+        "/v1/usage/history",
+        "/v1/apps",
+        "/v1/terms",
+    ):
         answer = console.get(path, params=told)  # type: ignore[arg-type]  # httpx takes bytes
         if answer.status_code != 200:
             checked(answer)

@@ -99,6 +99,23 @@ def bodies(client_id: str) -> list[Bad]:
     return [*found, Bad("xml", EVENTS, EVENT | {"Content-Type": "text/xml", "ce-datacontenttype": "text/xml"}, b"<a/>", whys)]
 
 
+def corrections(client_id: str) -> list[Bad]:
+    """Corrections that are none, or of what never counted."""
+    good = {"record_id": "1", "reason": "wrong"}
+    fields: list[dict[str, Any]] = [
+        {"record_id": None}, {"record_id": ""}, {"record_id": "x" * 100_000}, {"reason": None}, {"reason": ""},
+        {"reason": "x" * 201}, {"reason": "a\u0000b"}, {"record_source": "/other"}, {"record_source": 5},
+        {"client_id": client_id}, {"extra": SECRET},
+    ]  # fmt: skip
+    data = [json.dumps(good | field).encode() for field in fields]
+    data += [b'{"record_id":"1","reason":"wrong","quantity":%s}' % q.encode() for q in QUANTITIES if q not in ("0", "null")]
+    data += [b"", b"null", b"[]", b"{}", b"\xff", b'{"record_id":"\\ud800","reason":"wrong"}']
+    headers = EVENT | {"ce-type": "tollbook.usage.UsageVoided.v1"}
+    found = [Bad(f"correction {one[:80]!r}", EVENTS, headers, one, ("invalid_record",)) for one in data]
+    unknown = [good, good | {"record_id": PERSONAL}, good | {"quantity": 0}, good | {"record_id": "\u202e"}]
+    return found + [Bad(f"of {one}", EVENTS, headers, json.dumps(one).encode(), ("unknown_record",)) for one in unknown]
+
+
 def structured(client_id: str) -> list[Bad]:
     """CloudEvents in structured mode, wrong in every attribute."""
     data = {"client_id": client_id, "service": "csr"}
@@ -161,7 +178,7 @@ async def letters(operator: Client, after: int) -> dict[int, dict[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("kind", [binary, bodies, structured, bombs])
+@pytest.mark.parametrize("kind", [binary, bodies, corrections, structured, bombs])
 async def test_each_becomes_a_dead_letter_that_says_why_and_counts_nothing(
     owner: Customer, stack: StackProcess, kind: Any
 ) -> None:

@@ -70,10 +70,12 @@ def test_every_event_and_every_way_of_usage_is_described(judged: dict[str, Any])
     assert gate["receive", "registry.events.>"] == events
     metering = operations(judged, "metering")
     assert metering["receive", "usage.records.{partition}"] == ["UsageBatchMsgpack", "UsageBatchJson"]
-    assert metering["receive", "usage.cloudevents"] == ["UsageRecorded"]
+    assert metering["receive", "usage.cloudevents"] == ["UsageRecorded", "UsageVoided"]
     assert metering["receive", "registry.events.>"] == events
     assert metering["send", "deadletter.usage"] == ["DeadLetter"]
     for name in METERING.classes:
         assert metering["send", f"metering.events.{name}"] == [name]
     assert ("receive", "metering.queries.GetUsage") in metering
     assert ("receive", "metering.commands.SetLimits") in metering
+    assert ("receive", "metering.commands.RetryDeadLetter") in metering
+    assert ("receive", "metering.queries.ListCorrections") in metering

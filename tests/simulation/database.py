@@ -19,6 +19,7 @@ from services.metering.growth import App
 from services.metering.lapses import NO_LAPSES, LapsedPlace, Lapses, LeaseUse
 from services.metering.positions import Position, PublisherKey, needs
 from services.metering.rejection import Rejected
+from services.metering.singles import Effect
 from shared.commands.quota import Answer, LeaseQuota, QuotaLeases, Returned, Wish
 from shared.streams.message import Message
 from shared.windows import Slot, Window, civil, from_us, to_us
@@ -83,7 +84,7 @@ class Database:
         self._directory = {client_id: App(ACCOUNT, WINDOWS) for client_id in self.apps}
         self._numbers = count(1)
         self._positions: dict[PublisherKey, Position] = {}
-        self._events: dict[bytes, bytes] = {}
+        self._events: dict[bytes, Effect] = {}
         self._lapsed: set[LapsedPlace] = set()
 
     # -- sums
@@ -230,11 +231,11 @@ class Database:
         messages: Sequence[Message],
         lapses: Lapses,
         known: Mapping[PublisherKey, Position],
-        known_events: Mapping[bytes, bytes],
+        known_events: Mapping[bytes, Effect],
     ) -> Outcome:
         """As services/metering/ingest.py does it."""
         positions: dict[PublisherKey, Position] = {}
-        events: dict[bytes, bytes] = {}
+        events: dict[bytes, Effect] = {}
         tally = Tally({SERVICE}, self._directory, positions, events, lapses)
         for items in portions(messages, PORTION_BYTES):
             needed = needs(items)

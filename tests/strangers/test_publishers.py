@@ -15,6 +15,7 @@ from tests.support.pages import Programs
 from tests.support.stack import Customer, StackProcess
 
 PAGE = "report-usage.md"
+CORRECTING = "correct-usage.md"
 WITHIN_S = 5.0
 """Usage shows within a second on a machine with nothing else to do."""
 PUBLISHERS = [("python", "binary"), ("python", "structured"), ("js", "binary")]
@@ -94,3 +95,39 @@ async def test_the_same_event_in_both_modes_and_from_both_languages_is_one(
         publisher = Publisher(programs, stack, language, mode, client_id)
         await publisher.publish(f"one-{client_id}", 5, USED_AT=used_at)
     await owner.wait_used(client_id, 5, WITHIN_S)
+
+
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+async def test_what_a_stranger_takes_back_or_states_anew_counts_so_and_is_listed(
+    mode: str, programs: Programs, stack: StackProcess, owner: Customer, operator: Client
+) -> None:
+    client_id, _ = await owner.register(f"Undone {mode}")
+    publisher = Publisher(programs, stack, "python", mode, client_id)
+    for event, quantity in [("one", 7), ("two", 5)]:
+        await publisher.publish(f"{event}-{client_id}", quantity)
+    await owner.wait_used(client_id, 12, WITHIN_S)
+
+    async def correct(event: str, record: str, **quantity: str) -> int:
+        told = {"EVENT_ID": f"{event}-{client_id}", "RECORD_ID": f"{record}-{client_id}", "MODE": mode, **quantity}
+        told |= {"NATS_URL": stack.ready["nats_url"], "NATS_SEED_FILE": str(stack.home / "secrets" / "nats-publisher")}
+        printed = await asyncio.to_thread(programs.run, CORRECTING, "python", told)
+        return int(printed.split()[1])
+
+    await correct("undo", "one")
+    await correct("undo", "one")
+    await owner.wait_used(client_id, 5, WITHIN_S)
+    await correct("less", "two", QUANTITY="2")
+    await owner.wait_used(client_id, 2, WITHIN_S)
+    usage = (await owner.http.get(f"/v1/apps/{client_id}/usage", params={"service": "csr"})).json()
+    assert (usage["corrected"], usage["calls"], usage["history"][-1]["corrected"]) == (-10, 1, -10)
+
+    listed = (await owner.http.get(f"/v1/apps/{client_id}/corrections")).json()["corrections"]
+    assert [(one["record_id"], one["old"], one["new"]) for one in listed] == [
+        (f"two-{client_id}", 5, 2),
+        (f"one-{client_id}", 7, None),
+    ]
+    assert "day" in listed[0]["counted_in"]
+    assert await owner.http.get(f"/v1/apps/{client_id}/corrections", params={"limit": 1, "cursor": listed[0]["position"]})
+
+    unknown = await correct("nothing", "three")
+    assert (await dead_letter_of(operator, unknown))["tollbook-why"] == "unknown_record"

@@ -14,6 +14,7 @@ from services.metering.growth import App, CounterKey
 from services.metering.lapses import NO_LAPSES, Lapses
 from services.metering.positions import Position, PublisherKey, needs
 from services.metering.rejection import Rejected, Why
+from services.metering.singles import Effect
 from shared.events.usage import UsageBatch, UsageRecord
 from shared.streams.message import Message
 from shared.windows import civil, to_us
@@ -57,7 +58,7 @@ class Books:
     def __init__(self) -> None:
         self.counters: Counter[tuple[CounterKey, str]] = Counter()
         self.positions: dict[PublisherKey, Position] = {}
-        self.events: dict[bytes, bytes] = {}
+        self.events: dict[bytes, Effect] = {}
         self.rejected: list[Rejected] = []
         self.leases: Counter[str] = Counter()
 

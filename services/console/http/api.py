@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from services.console import problems
-from services.console.http import apps, history, limits, terms, usage
+from services.console.http import apps, corrections, deadletters, history, limits, terms, usage
 from services.console.http.boundary import BODY_METHODS, BodyBounds, Boundary, SignIn
 from services.console.http.request import Services
 from services.console.settings import ConsoleSettings
@@ -60,7 +60,15 @@ _FIELD_PROBLEM: Final[dict[str, Any]] = {
         "hint": {"type": "string", "description": "The way out"},
     },
 }
-ROUTERS: Final = (terms.router, apps.router, usage.router, history.router, limits.router)
+ROUTERS: Final = (
+    terms.router,
+    apps.router,
+    usage.router,
+    history.router,
+    limits.router,
+    corrections.router,
+    deadletters.router,
+)
 _STATUSES: Final = (400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 500, 503)
 _ALWAYS: Final = frozenset({401, 403, 404, 422, 429, 500, 503})
 _WITH_BODY: Final = frozenset({400, 408, 409, 413})

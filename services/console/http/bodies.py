@@ -20,14 +20,15 @@ from shared.commands.base import Command
 
 C = TypeVar("C", bound=Command)
 
-FILLED_IN: Final[Mapping[str, str]] = {
+FILLED_IN: Final[Mapping[str, str | int]] = {
     "command_id": "unset",
     "account": "unset",
     "actor": "unset",
     "client_id": "0" * 20,
     "service": "unset",
+    "letter": 1,
 }
-"""What stands in the command until `addressed` puts in who asks, and about which application and service."""
+"""What stands in the command until `addressed` puts in who asks, and about which application and service, or dead letter."""
 
 
 class AsBody:
@@ -66,6 +67,6 @@ def empty(command: type[C]) -> C:
     return command.model_validate({name: value for name, value in FILLED_IN.items() if name in command.model_fields})
 
 
-def addressed(command: C, principal: Principal, command_id: str, **path: str) -> C:
-    """`command` with who asks, under which id, and about what (`path`: client_id, service)."""
+def addressed(command: C, principal: Principal, command_id: str, **path: str | int) -> C:
+    """`command` with who asks, under which id, and about what (`path`: client_id, service, letter)."""
     return command.model_copy(update={"command_id": command_id, "account": principal.account, "actor": principal.actor, **path})

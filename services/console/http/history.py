@@ -19,7 +19,7 @@ from shared.commands.base import Message
 
 router = APIRouter(prefix="/v1", tags=["usage"])
 
-COLUMNS: Final = ("client_id", "name", "service", "window_start", "window_end", "used", "calls", "late")
+COLUMNS: Final = ("client_id", "name", "service", "window_start", "window_end", "used", "calls", "late", "corrected")
 _AS_CSV: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "content": {CSV: {"schema": {"type": "string"}, "example": f"{','.join(COLUMNS)}\r\n"}},
@@ -152,13 +152,14 @@ async def _answer(behind: Services, query: metering.GetUsageHistory, asked: Hist
 
 
 def _series(series: metering.UsageSeries, found: metering.UsageHistory, names: dict[str, str]) -> Series:
-    columns = zip(found.window_starts, series.used, series.calls, series.late, strict=True)
+    columns = zip(found.window_starts, series.used, series.calls, series.late, series.corrected, strict=True)
     return Series(
         client_id=series.client_id,
         name=names.get(series.client_id or ""),
         service=series.service,
         history=tuple(
-            metering.WindowUsage(window_start=start, used=used, calls=calls, late=late) for start, used, calls, late in columns
+            metering.WindowUsage(window_start=start, used=used, calls=calls, late=late, corrected=corrected)
+            for start, used, calls, late, corrected in columns
         ),
     )
 
@@ -180,5 +181,5 @@ def _rows(found: metering.UsageHistory, names: dict[str, str]) -> Iterator[tuple
     ends = [at.astimezone(zone).isoformat() for at in (*found.window_starts, found.until)]
     for series in found.series:
         whose = series.client_id or "", names.get(series.client_id or "", ""), series.service
-        columns = zip(ends, ends[1:], series.used, series.calls, series.late, strict=False)
+        columns = zip(ends, ends[1:], series.used, series.calls, series.late, series.corrected, strict=False)
         yield from ((*whose, *row) for row in columns)

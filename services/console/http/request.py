@@ -133,6 +133,7 @@ def no_such_app() -> NotFound:
 Behind = Annotated[Services, Depends(_services)]
 SignedIn = Annotated[Principal, Depends(_principal)]
 Member = Annotated[Principal, Depends(_with_role("owner", "member"))]
+Operator = Annotated[Principal, Depends(_with_role("operator"))]
 CommandId = Annotated[str, Depends(_new_or_given)]
 ClientIdInPath = Annotated[str, Depends(_client_id)]
 ScheduleIdInPath = Annotated[str, Depends(_schedule_id)]

@@ -110,11 +110,11 @@ async def test_history_as_json_and_as_csv(metered: House) -> None:
     assert datetime.fromisoformat(answer.headers["x-tollbook-as-of"])
     assert int(answer.headers["x-tollbook-position"]) > 0
     header, row, end = answer.text.split("\r\n")
-    assert (header, end) == ("client_id,name,service,window_start,window_end,used,calls,late", "")
+    assert (header, end) == ("client_id,name,service,window_start,window_end,used,calls,late,corrected", "")
     start = datetime.fromisoformat(today).astimezone(ZoneInfo("Asia/Seoul"))
     until = start + timedelta(days=1)
     name = '"\'=1+1, ""x"""'
-    assert row == f"{formula['client_id']},{name},clova-voice,{start.isoformat()},{until.isoformat()},2,2,0"
+    assert row == f"{formula['client_id']},{name},clova-voice,{start.isoformat()},{until.isoformat()},2,2,0,0"
 
     found = []
     cursor: str | None = ""

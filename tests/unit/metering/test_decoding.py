@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from services.metering.decoding import Batch, Single, portions, read
+from services.metering.decoding import Batch, Single, Void, portions, read
 from services.metering.rejection import Rejected, Why
 from shared.events.usage import RECORDS_MAX, UsageBatch, UsageRecord
 from shared.streams.message import Message
@@ -207,3 +209,89 @@ def test_portions_keep_every_message_in_order() -> None:
     assert [one.message for piece in pieces for one in piece] == messages
     assert [len(piece) for piece in pieces] == [2, 1, 2, 1]
     assert all(len(piece) == 1 or sum(len(one.message.data) for one in piece) <= 6000 for piece in pieces)
+
+
+def voided(data: Any, **attributes: str) -> Message:
+    return event(data, **({"type": "tollbook.usage.UsageVoided.v1", "id": "v1"} | attributes))
+
+
+def test_a_correction_names_the_record_of_its_own_source() -> None:
+    record = read(event({"client_id": CLIENT, "service": "csr"}))
+    found = read(voided({"record_id": "1", "reason": "counted twice"}))
+    assert isinstance(record, Single)
+    assert isinstance(found, Void)
+    assert (found.record_key, found.quantity, found.source, found.record_id) == (record.key, None, "/meter", "1")
+    adjusted = read(voided({"record_id": "1", "reason": "counted twice", "quantity": 0, "record_source": "/meter"}))
+    assert isinstance(adjusted, Void)
+    assert (adjusted.record_key, adjusted.quantity) == (record.key, 0)
+    assert adjusted.digest != found.digest
+
+
+def test_a_correction_is_the_same_whenever_and_in_whichever_mode_it_comes() -> None:
+    data = {"record_id": "1", "reason": "counted twice", "quantity": None}
+    first = read(voided(data, time="2026-11-22T02:59:00Z"))
+    second = read(voided({"reason": "counted twice", "record_id": "1", "record_source": "/meter"}))
+    body = {"specversion": "1.0", "id": "v1", "source": "/meter", "type": "tollbook.usage.UsageVoided.v1", "data": data}
+    third = read(message(msgspec.json.encode(body), "usage.cloudevents", {"content-type": "application/cloudevents+json"}))
+    assert isinstance(first, Void)
+    assert isinstance(second, Void)
+    assert isinstance(third, Void)
+    assert (first.key, first.digest) == (second.key, second.digest) == (third.key, third.digest)
+
+
+@pytest.mark.parametrize(
+    ("data", "why", "named"),
+    [
+        ({"record_id": "1"}, Why.INVALID_RECORD, "reason"),
+        ({"reason": "x"}, Why.INVALID_RECORD, "record_id"),
+        ({"record_id": "", "reason": "x"}, Why.INVALID_RECORD, "record_id"),
+        ({"record_id": 1, "reason": "x"}, Why.INVALID_RECORD, "record_id"),
+        ({"record_id": "1", "reason": ""}, Why.INVALID_RECORD, "reason"),
+        ({"record_id": "1", "reason": "x" * 201}, Why.INVALID_RECORD, "reason"),
+        ({"record_id": "1", "reason": "a\0b"}, Why.INVALID_RECORD, "reason"),
+        ({"record_id": "1", "reason": "x", "quantity": -1}, Why.INVALID_RECORD, "quantity"),
+        ({"record_id": "1", "reason": "x", "quantity": 1.0}, Why.INVALID_RECORD, "quantity"),
+        ({"record_id": "1", "reason": "x", "quantity": 10**9 + 1}, Why.INVALID_RECORD, "quantity"),
+        ({"record_id": "1", "reason": "x", "quantity": 10**30}, Why.INVALID_RECORD, "quantity"),
+        ({"record_id": "1", "reason": "x", "record_source": "/other"}, Why.INVALID_RECORD, "record_source"),
+        ({"record_id": "1", "reason": "x", "client_id": CLIENT}, Why.INVALID_RECORD, "client_id"),
+        (b'{"record_id": "\\ud800", "reason": "x"}', Why.INVALID_RECORD, "data"),
+        (b'{"record_id": "1", "reason": "\\ud800"}', Why.INVALID_RECORD, "data"),
+        (b"\xff", Why.INVALID_RECORD, "data"),
+        ([], Why.INVALID_RECORD, "data"),
+    ],
+)
+def test_a_bad_correction_is_rejected_and_its_field_named(data: Any, why: Why, named: str) -> None:
+    rejected = read(voided(data))
+    assert isinstance(rejected, Rejected)
+    assert rejected.why == why, rejected.reason
+    assert named in rejected.reason
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+_NEARLY = st.fixed_dictionaries(
+    {},
+    optional={
+        "record_id": _JSON | st.just("1"),
+        "reason": _JSON | st.just("x"),
+        "quantity": _JSON | st.integers(-2, 10**9 + 2),
+        "record_source": _JSON | st.sampled_from(["/meter", "/other"]),
+        "more": _JSON,
+    },
+)
+
+
+@given(_JSON.map(msgspec.json.encode) | _NEARLY.map(msgspec.json.encode) | st.binary(max_size=60))
+def test_whatever_a_correction_says_it_is_read_or_rejected(data: bytes) -> None:
+    found = read(voided(data))
+    if isinstance(found, Void):
+        said = msgspec.json.decode(data)
+        assert (found.record_id, found.quantity, found.reason) == (said["record_id"], said.get("quantity"), said["reason"])
+        assert said.get("record_source") in (None, found.source)
+    else:
+        assert isinstance(found, Rejected)
+        assert found.why == Why.INVALID_RECORD
