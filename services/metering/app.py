@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, Protocol
 
 from nats.aio.client import Client
 from pydantic import Field, SecretStr, StringConstraints, model_validator
@@ -49,6 +49,7 @@ from shared.events.usage import STREAM as USAGE
 from shared.ids import new_id
 from shared.main import Program
 from shared.postgres import Pool, open_pool
+from shared.readiness import Readiness
 from shared.service import Service
 from shared.settings import CatalogSettings, DatabaseSettings, Port
 from shared.streams.consumer import Consumer, Source
@@ -121,6 +122,14 @@ class MeteringSettings(CatalogSettings, DatabaseSettings):
 
 
 SETTINGS = MeteringSettings
+
+
+class _Running(Protocol):
+    """A background task that says how it is."""
+
+    async def run(self) -> None: ...
+
+    def readiness(self) -> Readiness: ...
 
 
 class _SourcePart:
@@ -253,7 +262,13 @@ def _start_counting(
         busy=lambda: sum(usage.lag().values()) > BEHIND,
     )
     service.background("housekeeping", housekeeping.run)
-    running = {"streams": streams, "registry": registry, "usage": usage, "partitions": partitions, "dashboards": dashboards}
+    running: dict[str, _Running] = {
+        "streams": streams,
+        "registry": registry,
+        "usage": usage,
+        "partitions": partitions,
+        "dashboards": dashboards,
+    }
     for name, part in running.items():
         service.background(name, part.run)
         service.readiness(name, part.readiness)
