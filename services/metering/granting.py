@@ -159,11 +159,15 @@ class Granting:
         if missing:
             self._homes |= await read_homes(connection, missing)
         found: list[_Asked] = []
+        windows: dict[tuple[str, datetime], tuple[Window, Window]] = {}  # a gate asks for all of its wishes at one moment
         for place, wish in enumerate(wishes):
             home = self._homes.get(wish.client_id)
             if home is not None and not unanswerable(wish, now, self._terms.test_quotas):
-                windows = civil(home.zone)
-                found.append(_Asked(place, wish, home, windows.day(wish.at), windows.month(wish.at)))
+                when = (home.zone, wish.at)
+                if when not in windows:
+                    zone = civil(home.zone)
+                    windows[when] = zone.day(wish.at), zone.month(wish.at)
+                found.append(_Asked(place, wish, home, *windows[when]))
         return found
 
     def _scopes(self, asked: _Asked) -> list[Scope]:

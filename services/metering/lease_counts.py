@@ -31,8 +31,9 @@ _COUNT: Final = """
     counted AS (
         UPDATE quota_lease AS q SET counted = q.counted + n.units
         FROM locked JOIN (
-            SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[])
-                AS n(lease, publisher, subject, client_id, service, day_start, units)) AS n USING (lease)
+            SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::int[]) AS n(lease, client_id, units, source)
+            JOIN unnest($5::int[], $6::text[], $7::text[], $8::text[], $9::timestamptz[])
+                AS s(source, publisher, subject, service, day_start) USING (source)) AS n USING (lease)
         WHERE q.lease = locked.lease AND q.publisher = n.publisher AND q.subject = n.subject AND q.client_id = n.client_id
             AND q.service = n.service AND q.day_start = n.day_start
         RETURNING q.lease, q.subject, q.closed_at, q.end_sequence)
@@ -68,11 +69,19 @@ async def count_leases(connection: Connection, used: Mapping[LeaseUse, int]) -> 
     rows = sorted((use, units) for use, units in used.items() if units)
     if not rows:
         return {}
-    leases, publishers, subjects, client_ids, services, starts = (
-        list(column) for column in zip(*(use for use, _ in rows), strict=True)
+    sources: dict[tuple[str, str, str, int], int] = {}  # few, however many leases there are
+    numbers = [sources.setdefault((use.publisher, use.subject, use.service, use.day_start_us), len(sources)) for use, _ in rows]
+    publishers, subjects, services, starts = (list(column) for column in zip(*sources, strict=True))
+    found = await connection.fetch(
+        _COUNT,
+        [use.lease for use, _ in rows],
+        [use.client_id for use, _ in rows],
+        [units for _, units in rows],
+        numbers,
+        list(sources.values()),
+        publishers,
+        subjects,
+        services,
+        [from_us(us) for us in starts],
     )
-    units = [one for _, one in rows]
-    day_of = {us: from_us(us) for us in set(starts)}
-    days = [day_of[us] for us in starts]
-    found = await connection.fetch(_COUNT, leases, publishers, subjects, client_ids, services, days, units)
     return {(row["lease"], row["subject"]): row["end_sequence"] for row in found}

@@ -4,10 +4,10 @@ are no limits."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from services.metering.growth import App, Count, CounterKey
-from services.metering.thresholds import WindowKey
 from shared.postgres import Connection
 from shared.windows import from_us
 
@@ -36,14 +36,16 @@ async def mark_grown(connection: Connection, counters: Mapping[CounterKey, Count
     rows = await connection.fetch(_LIMITED, sorted(clients), sorted(accounts))
     if not rows:
         return
-    limited = {(row["account"], row["client_id"], row["service"], period) for row in rows for period in "dm" if row[period]}
+    scopes = [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
+    own = {(client_id, service): (day, month) for _, client_id, service, day, month in scopes if client_id}
+    shared = {(account, service) for account, client_id, service, _, month in scopes if not client_id and month}
     starts = {us: from_us(us) for us in {key.window_start_us for key in grown}}
-    marks: set[WindowKey] = set()
+    marks: set[tuple[str, str, str, str, datetime]] = set()
     for client_id, service, period, start_us in grown:
-        account = directory[client_id].account
-        if ("", client_id, service, period) in limited:
-            marks.add(WindowKey(account, client_id, service, period, starts[start_us]))
-        if (account, "", service, period) in limited:
-            marks.add(WindowKey(account, "", service, period, starts[start_us]))
+        limited = own.get((client_id, service))
+        if limited is not None and limited[period == "m"]:
+            marks.add((directory[client_id].account, client_id, service, period, starts[start_us]))
+        if shared and period == "m" and (account := directory[client_id].account, service) in shared:
+            marks.add((account, "", service, period, starts[start_us]))
     if marks:
         await connection.execute(_MARK, *(list(column) for column in zip(*sorted(marks), strict=True)))
