@@ -24,7 +24,7 @@ from tests.bench.place import Place, ServiceProcess, end, until
 
 APPS: Final = 1_000
 CONNECTIONS: Final = 64
-SECONDS: Final = 4
+SECONDS: Final = 3
 SCRIPT: Final = ROOT / "tests" / "bench" / "calls.lua"
 GATE, BARE, REDIS = "gate", "bare ASGI function", "FastAPI and redis INCR"
 

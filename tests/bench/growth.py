@@ -80,7 +80,7 @@ _FILL: Final = f"""
 _LIMIT: Final = """
     INSERT INTO app_limit (client_id, service, account, version, daily, monthly, daily_rungs, monthly_rungs, changed_at)
     SELECT client_id, 'csr', account, 1, 1000000000000, 1000000000000, '{50,80,100}', '{50,80,100}', now()
-    FROM app ORDER BY position DESC, client_id LIMIT $1
+    FROM app
 """
 _SETTLE: Final = "ANALYZE app, app_limit, counter; CHECKPOINT"
 
@@ -110,10 +110,14 @@ class Counting:
         self.process = process
         self._connection = connection
 
-    async def fill(self, limited: int) -> None:
-        """Have many applications and what they have used; so many of all with limits, those of the stream first."""
+    async def fill(self) -> None:
+        """Have many applications and what they have used."""
         await self._connection.execute(_FILL, timeout=PATIENCE_S)
-        await self._connection.execute(_LIMIT, limited, timeout=PATIENCE_S)
+        await self._connection.execute(_SETTLE, timeout=PATIENCE_S)
+
+    async def limit(self) -> None:
+        """Have a daily and a monthly limit on every application, so high that none is reached."""
+        await self._connection.execute(_LIMIT, timeout=PATIENCE_S)
         await self._connection.execute(_SETTLE, timeout=PATIENCE_S)
 
     async def again(self, filled: Filled) -> float:
@@ -173,9 +177,9 @@ async def counting(place: Place, database: PostgresDatabase) -> AsyncIterator[tu
         process.stop()
 
 
-async def many_apps(place: Place, limited: int = 0) -> list[Row]:
-    """The same messages into small tables and into large ones, where so many applications have limits; messages of all
-    applications; and reading."""
+async def many_apps(place: Place) -> list[Row]:
+    """The same messages into small tables and into large ones, without limits and with one on every application; messages of
+    all applications; and reading."""
     async with place.cleared() as (nc, database):
         apps = issue(APPS)
         await publish_registry(nc, [opened(), *(app.registered() for app in apps)])
@@ -186,9 +190,13 @@ async def many_apps(place: Place, limited: int = 0) -> list[Row]:
                     filled = Filled()
                     said(f"  filling USAGE: {BATCHES:,} batches of {RECORDS}; and the tables of {MANY:,} applications")
                     await filled.publish(nc, _batches("few", apps, BATCHES))
-                    await large.fill(limited)
+                    await large.fill()
                     few = await interleaved(
                         {"of 1,000,000 apps": lambda: large.again(filled), "of 1,000": lambda: small.again(filled)}, REPETITIONS
+                    )
+                    await large.limit()
+                    limited = await interleaved(
+                        {"all limited": lambda: large.again(filled), "of 1,000, none": lambda: small.again(filled)}, REPETITIONS
                     )
                 everyone, runs = _everyone(), cut(_everyone(), SPREAD_BATCHES * RECORDS)
                 spread = await interleaved(
@@ -198,12 +206,14 @@ async def many_apps(place: Place, limited: int = 0) -> list[Row]:
                 reads = await _reads(nc, dsn, everyone)
         finally:
             await drop_database(place.postgres_dsn, small_database)
-    ours, reference = few.values()
+    (ours, reference), (under_limits, beside) = few.values(), limited.values()
     what = f"usage records counted, calls of {APPS:,} apps, {MANY:,} apps in the tables, one worker"
     name = f"the same messages with {APPS:,} apps in the tables"
+    with_limits = f"usage records counted, calls of {APPS:,} apps, {MANY:,} apps in the tables, each with limits, one worker"
     every = f"usage records counted, calls of {MANY:,} apps in turn: each record three counters of its own"
     return [
         row("growth", what, "records/s", ours, reference, name, Aim(0.9)),
+        row("growth", with_limits, "records/s", under_limits, beside, f"{name}, without limits", Aim(0.7)),
         row("growth", every, "records/s", spread["by all"]),
         *reads,
     ]

@@ -229,7 +229,7 @@ async def test_a_rebuild_gives_the_same_tables_and_tells_nothing_again(
     before = {table: await rows(schema, f"SELECT t::text FROM {table} AS t ORDER BY 1") for table in FOLDED}
     done = worker.run("--rebuild")
     assert done.returncode == 0, done.stderr
-    assert b"app_limit, account_limit, limit_schedule, told built again from" in done.stdout
+    assert b"app_limit, account_limit, limit_schedule, told, dead_letter_settled built again from" in done.stdout
     await eventually(lambda: used(nc, A), 4)
     await eventually(lambda: used(nc, B), 1)
     await eventually(settled, True)
