@@ -199,7 +199,8 @@ async def test_hours_that_are_not_in_the_days_are_not_dropped(
     await keep(Retention(Policy(), SystemClock()), connection)
     assert (await shelves_of(schema, "h"))[0] == "2019_12"
     for row in days:
-        await rows(schema, "INSERT INTO counter VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", *row)
+        places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+        await rows(schema, f"INSERT INTO counter VALUES ({places})", *row)
     await keep(Retention(Policy(), SystemClock()), connection)
     assert "2019_12" not in await shelves_of(schema, "h")
 
