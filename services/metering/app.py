@@ -248,27 +248,20 @@ def _start_counting(
     parts: dict[str, Part] = {"housekeeping": housekeeping, "keeper": leasing.start(pool), "retries": resender}
     parts |= {REGISTRY: _SourcePart(registry, Source(REGISTRY)), DEADLETTER: _SourcePart(letters, LETTERS)}
     parts |= {subject: _SourcePart(usage, Source(USAGE, subject)) for subject in subjects(settings.partitions)}
-    partitions = Partitions(pool, f"{settings.worker}-{new_id()}", parts, clock)
-    streams = Streams(pool, nc, settings.partitions, settings.nats_replicas)
-    values = dashboard_values(catalog, clock)
-    dashboards = KvProjection(
+    running: dict[str, _Running] = {"registry": registry, "usage": usage}
+    running["partitions"] = Partitions(pool, f"{settings.worker}-{new_id()}", parts, clock)
+    running["streams"] = Streams(pool, nc, settings.partitions, settings.nats_replicas)
+    running["dashboards"] = KvProjection(
         BUCKET,
         pool,
         nc,
-        values,
+        dashboard_values(catalog, clock),
         clock,
         all_keys=dashboard_keys,
         replicas=settings.nats_replicas,
         busy=lambda: sum(usage.lag().values()) > BEHIND,
     )
     service.background("housekeeping", housekeeping.run)
-    running: dict[str, _Running] = {
-        "streams": streams,
-        "registry": registry,
-        "usage": usage,
-        "partitions": partitions,
-        "dashboards": dashboards,
-    }
     for name, part in running.items():
         service.background(name, part.run)
         service.readiness(name, part.readiness)
