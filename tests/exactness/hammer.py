@@ -59,7 +59,7 @@ class Connection:
 
     def close(self) -> None:
         if self._streams is not None:
-            self._streams[1].close()
+            self._streams[1].transport.abort()  # a stopped gate would keep a connection that only closes
             self._streams = None
 
 

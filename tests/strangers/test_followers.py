@@ -20,7 +20,7 @@ class Follower:
 
     def __init__(self, programs: Programs, stack: StackProcess, database: Path) -> None:
         self.printed: list[tuple[int, str]] = []
-        self._programs, self._database = programs, database
+        self._programs, self._database, self._account = programs, database, str(stack.ready["account"])
         self._told = {
             "NATS_URL": stack.ready["nats_url"],
             "NATS_SEED_FILE": str(stack.home / "secrets" / "nats-follower"),
@@ -50,9 +50,11 @@ class Follower:
             self.printed.append((int(line[0]), line[1]))
 
     def names(self) -> dict[str, str]:
-        """What it knows: names by Client ID."""
+        """What it knows of the stack's own account: names by Client ID."""
         with closing(sqlite3.connect(self._database)) as database:
-            return dict(database.execute("SELECT client_id, name FROM app"))
+            if not database.execute("SELECT name FROM sqlite_master WHERE name = 'app'").fetchone():
+                return {}  # it has only just begun
+            return dict(database.execute("SELECT client_id, name FROM app WHERE account = ?", (self._account,)))
 
     def change(self, statement: str) -> None:
         with closing(sqlite3.connect(self._database)) as database, database:
