@@ -1,0 +1,1 @@
+"""Alerts: who is told of what, and that it reaches them."""
