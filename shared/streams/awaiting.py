@@ -1,4 +1,4 @@
-"""Waiting until a consumer has applied what its stream holds now: for reads that must see what another service has just decided."""
+"""Waiting until a consumer has applied what its stream holds now: for whoever must see what another service has just decided."""
 
 from __future__ import annotations
 
