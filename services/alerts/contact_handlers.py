@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from services.alerts import contacts, groups, people_queries, verification
 from services.alerts.cards import addresses
 from services.alerts.serving import Started
 from services.alerts.tokens import read_token
-from shared.answering import Answering, reading
+from shared.answering import Answering, snapshot
 from shared.clock import Clock
 from shared.commands.base import Command, Query, Reply
 from shared.commands.contacts import (
@@ -193,7 +192,7 @@ class ContactHandlers(Answering[Started]):
     async def list_contacts(self, query: ListContacts) -> Contacts:
         """Answer ListContacts."""
         now = self._clock.now()
-        async with reading(self.running.pool) as connection:
+        async with snapshot(self.running.pool) as connection:
             found = await people_queries.contacts_of(connection, self.running.vault, query.account)
         return Contacts(contacts=tuple(contacts.contact_view(one.contact, one.kept, now) for one in found))
 
@@ -276,12 +275,12 @@ class ContactHandlers(Answering[Started]):
         stream = groups.group_stream(group_id)
         view = await self.running.transactor.run(command, stream, None, groups.evolve, decide, reply, facts)
         ids = [member.contact_id for member in view.contacts]
-        async with reading(self.running.pool) as connection:
+        async with snapshot(self.running.pool) as connection:
             names = await people_queries.names_of(connection, self.running.vault, command.account, ids)
         return people_queries.group_view(view.group_id, view.name, ids, names)
 
     async def _groups(self, account: str, group_id: str | None = None) -> tuple[GroupView, ...]:
-        async with reading(self.running.pool) as connection:
+        async with snapshot(self.running.pool) as connection:
             found = await people_queries.groups_of(connection, account, group_id)
             members = {contact for group in found for contact in group.contacts}
             names = await people_queries.names_of(connection, self.running.vault, account, members)
@@ -295,7 +294,7 @@ class ContactHandlers(Answering[Started]):
         return facts
 
     async def _find(self, account: str, contact_id: str) -> people_queries.Known:
-        async with reading(self.running.pool) as connection:
+        async with snapshot(self.running.pool) as connection:
             found = await people_queries.contact_of(connection, self.running.vault, account, contact_id)
         if found is None:
             raise contacts.no_contact()

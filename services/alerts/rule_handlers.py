@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from services.alerts import people_queries, rule_queries, rules
 from services.alerts.serving import REGISTRY_CONSUMER, Started
-from shared.answering import Answering, borrowing, reading
+from shared.answering import Answering, reading, snapshot
 from shared.catalog import Catalog
 from shared.clock import Clock
 from shared.commands.base import Command, Query
@@ -64,7 +64,7 @@ class RuleHandlers(Answering[Started]):
             NotificationsView,
             lambda connection: rule_queries.facts_of(connection, scope, self._clock.now(), self._catalog),
         )
-        async with reading(self.running.pool) as connection:
+        async with snapshot(self.running.pool) as connection:
             return await self._shown(connection, command.account, view)
 
     async def get_notifications(self, query: GetNotifications) -> NotificationsView:
@@ -73,7 +73,7 @@ class RuleHandlers(Answering[Started]):
         selected = await self._selected(query.account, client_id)
         if selected is None:
             raise rules.no_scope(query.account, query.client_id)
-        async with reading(self.running.pool) as connection:
+        async with snapshot(self.running.pool) as connection:
             view = await rule_queries.rule_of(connection, (query.account, client_id, query.service))
             if not view.version:
                 self._check_service(selected, query)
@@ -85,7 +85,7 @@ class RuleHandlers(Answering[Started]):
         selected = await self._selected(query.account, client_id)
         if selected is None:
             raise rules.no_scope(query.account, query.client_id)
-        async with reading(self.running.pool) as connection:
+        async with snapshot(self.running.pool) as connection:
             stream = rules.stream_of(query.account, client_id, query.service)
             changes = await rule_queries.changes_of(connection, stream)
             if not changes:
@@ -110,7 +110,7 @@ class RuleHandlers(Answering[Started]):
     async def _selected(self, account: str, client_id: str) -> Any:
         """The services that can be asked about, None when there is no such application or account. What the registry decided a
         moment ago is waited for."""
-        async with borrowing(self.running.pool) as connection:
+        async with reading(self.running.pool) as connection:
 
             async def find() -> Any:
                 if client_id:

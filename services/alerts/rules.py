@@ -46,7 +46,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class People(NamedTuple):
-    """Whom an account has: its contacts with the addresses of each, and its groups with those of their contacts that are there."""
+    """Whom an account has: its contacts with the addresses of each, and its groups with those of their contacts that exist."""
 
     contacts: Mapping[str, Mapping[Method, Standing]]
     groups: Mapping[str, Collection[str]]
@@ -128,7 +128,7 @@ def there(recipients: Iterable[Recipient], people: People) -> tuple[Recipient, .
 
 
 def no_scope(account: str, client_id: str | None) -> NotFound:
-    """What is said about an application that is not there, also about another account's, and about an account that is not open."""
+    """What is said about an application that is not there, about another account's, and about an account that is not open."""
     return NotFound(f"There is no application {client_id}." if client_id else f"The account {account} is not open.")
 
 

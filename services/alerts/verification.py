@@ -123,7 +123,7 @@ def request_verification(
 def confirm_verification(
     state: Contact | None, facts: EnteredFacts, command: ConfirmVerification
 ) -> Decision[AlertsEvent, VerificationResult]:
-    """Verify the address, or count the attempt. A refusal would count nothing, so that a wrong code is answered like a right one."""
+    """Verify the address, or count the attempt: as an answer, for a refusal would leave nothing behind to count."""
     contact = own(state, command.account)
     standing = standing_of(contact, command.method)
     here = VerificationResult(contact_id=contact.contact_id, method=command.method, verified=False)
