@@ -265,7 +265,7 @@ class ContactHandlers(Answering[Started]):
         decide: Callable[[groups.Group | None, groups.GroupFacts], Decision[AlertsEvent, GroupView]],
         reply: type[GroupView],
     ) -> GroupView:
-        """What was decided, or was when the command was done first; with the names of today, which are nowhere but in the vault."""
+        """What was decided, or was when the command was done first; with the names of today, which only the vault has."""
 
         async def facts(connection: Connection) -> groups.GroupFacts:
             known = await people_queries.groups_of(connection, command.account)
