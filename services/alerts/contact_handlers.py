@@ -176,10 +176,10 @@ class ContactHandlers(Answering[Started]):
     async def send_test(self, command: SendTest) -> TestRequested:
         """Answer SendTest."""
 
-        async def facts(connection: Connection) -> verification.TestFacts:
+        async def facts(connection: Connection) -> verification.TriedFacts:
             now = self._clock.now()
             asked = await people_queries.asked_for(connection, command.account, "test", now - verification.HOUR)
-            return verification.TestFacts(now, [one.at for one in asked if one.contact_id == command.contact_id])
+            return verification.TriedFacts(now, [one.at for one in asked if one.contact_id == command.contact_id])
 
         return await self._of_contact(
             command,
