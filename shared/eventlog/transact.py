@@ -7,7 +7,6 @@ other's results, but share its round trips and its one fsync. A refused command 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -107,10 +106,10 @@ class _Pending:
         return self.command.account, self.command.command_id
 
     @property
-    def fingerprint(self) -> bytes:
-        """Of what was asked, not of who asked: another token of the account may repeat a command."""
+    def asked(self) -> bytes:
+        """What was asked, not who asked: another token of the account may repeat a command."""
         body = self.command.model_dump_json(exclude={"command_id", "actor"})
-        return hashlib.sha256(f"{type(self.command).__name__}\x1f{body}".encode()).digest()
+        return f"{type(self.command).__name__}\x1f{body}".encode()
 
 
 class Transactor(Generic[E]):
@@ -303,21 +302,24 @@ class Transactor(Generic[E]):
             if pending.key not in known:
                 fresh.append(pending)
                 continue
-            fingerprint, sealed = known[pending.key]
-            if fingerprint != pending.fingerprint:
-                detail = "This command id (Idempotency-Key) was used for another request. Use a new one for each wish."
-                outcome.refused.append((pending, CommandReused(detail)))
-            elif sealed is None:
-                detail = "This was done before. Its reply held a secret and is no longer kept: read the object instead."
-                outcome.refused.append((pending, Conflict(detail)))
-            else:
-                reply = self._vault.open(_reply_context(pending), sealed)
-                outcome.replies.append((pending, pending.reply.model_validate_json(reply)))
+            try:
+                outcome.replies.append((pending, self._first_reply(pending, *known[pending.key])))
+            except TollbookError as error:
+                outcome.refused.append((pending, error))
         return fresh
+
+    def _first_reply(self, pending: _Pending, fingerprint: bytes, sealed: bytes | None) -> Reply:
+        """What was answered when the command was done. Raises CommandReused, Conflict and VaultKeyUnknown."""
+        if not self._vault.is_fingerprint(fingerprint, pending.asked):
+            raise CommandReused("This command id (Idempotency-Key) was used for another request. Use a new one for each wish.")
+        if sealed is None:
+            raise Conflict("This was done before. Its reply held a secret and is no longer kept: read the object instead.")
+        reply: Reply = pending.reply.model_validate_json(self._vault.open(_reply_context(pending), sealed))
+        return reply
 
     def _kept(self, pending: _Pending, decision: Decision[Any, Any]) -> tuple[object, ...]:
         reply = self._vault.seal(_reply_context(pending), decision.reply.model_dump_json().encode())
-        return (*pending.key, pending.fingerprint, reply, decision.reveals, self._clock.now())
+        return (*pending.key, self._vault.fingerprint(pending.asked), reply, decision.reveals, self._clock.now())
 
 
 @dataclass
