@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import chain
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -308,14 +309,13 @@ class Transactor(Generic[E]):
                 outcome.refused.append((pending, error))
         return fresh
 
-    def _first_reply(self, pending: _Pending, fingerprint: bytes, sealed: bytes | None) -> Reply:
+    def _first_reply(self, pending: _Pending, fingerprint: bytes, sealed: bytes | None) -> Any:
         """What was answered when the command was done. Raises CommandReused, Conflict and VaultKeyUnknown."""
         if not self._vault.is_fingerprint(fingerprint, pending.asked):
             raise CommandReused("This command id (Idempotency-Key) was used for another request. Use a new one for each wish.")
         if sealed is None:
             raise Conflict("This was done before. Its reply held a secret and is no longer kept: read the object instead.")
-        reply: Reply = pending.reply.model_validate_json(self._vault.open(_reply_context(pending), sealed))
-        return reply
+        return pending.reply.model_validate_json(self._vault.open(_reply_context(pending), sealed))
 
     def _kept(self, pending: _Pending, decision: Decision[Any, Any]) -> tuple[object, ...]:
         reply = self._vault.seal(_reply_context(pending), decision.reply.model_dump_json().encode())
@@ -374,9 +374,8 @@ class _Tables:
         """Make the changes that wait, together with other writes."""
         sealed = [self._vault.keeps(self._sealed)] if self._sealed else []
         await apply(self._connection, self._changes, [*also, *sealed])
-        self._changes.clear()
-        self._sealed.clear()
-        self._waiting.clear()
+        for written in (self._changes, self._sealed, self._waiting):
+            written.clear()
 
 
 async def _read_ahead(connection: Connection, batch: Sequence[_Pending]) -> dict[_Pending, Any]:
@@ -393,10 +392,7 @@ async def _read_ahead(connection: Connection, batch: Sequence[_Pending]) -> dict
 
 
 def _fold(pending: _Pending, events: Sequence[Any]) -> Any:
-    state = pending.initial
-    for event in events:
-        state = pending.evolve(state, event)
-    return state
+    return reduce(pending.evolve, events, pending.initial)
 
 
 def _reply_context(pending: _Pending) -> str:
