@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
+import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -143,21 +144,27 @@ class SmtpReceiver:
         for conversation in self._open:
             conversation.drop()
         self._open.clear()
+        for task in tasks:
+            task.cancel()  # one whose TLS handshake failed would wait for ever
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _conversation(self) -> SMTP:
         self.connections += 1
-        conversation = _Conversation(
-            _Handler(self, self.connections),
-            hostname="receiver.test",
-            enable_SMTPUTF8=self._utf8,
-            tls_context=self._tls if self._mode == "starttls" else None,
-            require_starttls=self._mode == "starttls",
-            auth_required=self._login is not None,
-            auth_require_tls=self._mode == "starttls",
-            authenticator=self._authenticate,
-            loop=asyncio.get_running_loop(),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # that AUTH is offered without STARTTLS, though TLS may have been there from the start
+            conversation = _Conversation(
+                _Handler(self, self.connections),
+                hostname="receiver.test",
+                enable_SMTPUTF8=self._utf8,
+                tls_context=self._tls if self._mode == "starttls" else None,
+                require_starttls=self._mode == "starttls",
+                auth_required=self._login is not None,
+                auth_require_tls=self._mode == "starttls",
+                authenticator=self._authenticate,
+                loop=asyncio.get_running_loop(),
+            )
         self._open.append(conversation)
         return conversation
 
