@@ -271,7 +271,7 @@ class HttpReceiver:
         """Set when a reader of an endless body has gone."""
         self._tls = tls
         self._news = asyncio.Condition()
-        self._runner = web.ServerRunner(web.Server(self._handle))
+        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
 
     @property
     def url(self) -> str:
@@ -279,7 +279,7 @@ class HttpReceiver:
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, self.port, ssl_context=self._tls, shutdown_timeout=0.1).start()
+        await web.TCPSite(self._runner, HOST, self.port, ssl_context=self._tls).start()
         self.port = self._runner.addresses[0][1]
         return self
 
