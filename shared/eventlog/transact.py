@@ -7,7 +7,6 @@ other's results, but share its round trips and its one fsync. A refused command 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -107,10 +106,10 @@ class _Pending:
         return self.command.account, self.command.command_id
 
     @property
-    def fingerprint(self) -> bytes:
-        """Of what was asked, not of who asked: another token of the account may repeat a command."""
+    def asked(self) -> bytes:
+        """What was asked, not who asked: another token of the account may repeat a command."""
         body = self.command.model_dump_json(exclude={"command_id", "actor"})
-        return hashlib.sha256(f"{type(self.command).__name__}\x1f{body}".encode()).digest()
+        return f"{type(self.command).__name__}\x1f{body}".encode()
 
 
 class Transactor(Generic[E]):
@@ -246,9 +245,8 @@ class Transactor(Generic[E]):
         fresh = self._answer_repeated(batch, known, outcome)
         if not fresh:
             return outcome
-        tables = _Tables(connection, await _read_ahead(connection, fresh))
+        tables = _Tables(connection, self._vault, await _read_ahead(connection, fresh))
         kept: list[tuple[object, ...]] = []
-        sealed: dict[str, bytes] = {}
         shredded: set[str] = set()
         for pending in fresh:
             facts = await tables.facts_for(pending)
@@ -268,14 +266,12 @@ class Transactor(Generic[E]):
             past.extend(decision.events)
             decided = chain(decision.events, *decision.begins.values())
             pairs = zip(recorded, decided, strict=True)
-            tables.change(pending, [change for row, event in pairs for change in self._project(row, event)])
-            sealed |= decision.seal
+            changes = [change for row, event in pairs for change in self._project(row, event)]
+            tables.change(pending, changes, decision.seal)
             shredded |= set(decision.shred)
             kept.append(self._kept(pending, decision))
             outcome.replies.append((pending, decision.reply))
         also = self._log.writes(outcome.appended) if outcome.appended else []
-        if sealed:
-            also.append(self._vault.keeps(sealed))
         if kept:
             also.append(Bound(_KEEP_COMMANDS, [list(column) for column in zip(*kept, strict=True)]))
         try:
@@ -306,21 +302,24 @@ class Transactor(Generic[E]):
             if pending.key not in known:
                 fresh.append(pending)
                 continue
-            fingerprint, sealed = known[pending.key]
-            if fingerprint != pending.fingerprint:
-                detail = "This command id (Idempotency-Key) was used for another request. Use a new one for each wish."
-                outcome.refused.append((pending, CommandReused(detail)))
-            elif sealed is None:
-                detail = "This was done before. Its reply held a secret and is no longer kept: read the object instead."
-                outcome.refused.append((pending, Conflict(detail)))
-            else:
-                reply = self._vault.open(_reply_context(pending), sealed)
-                outcome.replies.append((pending, pending.reply.model_validate_json(reply)))
+            try:
+                outcome.replies.append((pending, self._first_reply(pending, *known[pending.key])))
+            except TollbookError as error:
+                outcome.refused.append((pending, error))
         return fresh
+
+    def _first_reply(self, pending: _Pending, fingerprint: bytes, sealed: bytes | None) -> Reply:
+        """What was answered when the command was done. Raises CommandReused, Conflict and VaultKeyUnknown."""
+        if not self._vault.is_fingerprint(fingerprint, pending.asked):
+            raise CommandReused("This command id (Idempotency-Key) was used for another request. Use a new one for each wish.")
+        if sealed is None:
+            raise Conflict("This was done before. Its reply held a secret and is no longer kept: read the object instead.")
+        reply: Reply = pending.reply.model_validate_json(self._vault.open(_reply_context(pending), sealed))
+        return reply
 
     def _kept(self, pending: _Pending, decision: Decision[Any, Any]) -> tuple[object, ...]:
         reply = self._vault.seal(_reply_context(pending), decision.reply.model_dump_json().encode())
-        return (*pending.key, pending.fingerprint, reply, decision.reveals, self._clock.now())
+        return (*pending.key, self._vault.fingerprint(pending.asked), reply, decision.reveals, self._clock.now())
 
 
 @dataclass
@@ -341,21 +340,24 @@ class _Outcome:
 
 
 class _Tables:
-    """The read tables within one transaction: changes wait until all are known, or until facts must show them.
+    """The read tables and the vault within one transaction: changes wait until all are known, or until facts must show them.
 
     Facts are of one account: they must show what was decided for it before in this transaction, and only that.
     """
 
-    def __init__(self, connection: Connection, ahead: Mapping[_Pending, Any]) -> None:
+    def __init__(self, connection: Connection, vault: Vault, ahead: Mapping[_Pending, Any]) -> None:
         self._connection = connection
+        self._vault = vault
         self._ahead = ahead
         self._changes: list[Change] = []
+        self._sealed: dict[str, bytes] = {}
         self._waiting: set[str] = set()
         self._decided: set[str] = set()
 
-    def change(self, pending: _Pending, changes: Sequence[Change]) -> None:
+    def change(self, pending: _Pending, changes: Sequence[Change], seal: Mapping[str, bytes]) -> None:
         """What was decided for a command."""
         self._changes.extend(changes)
+        self._sealed |= seal
         self._waiting.add(pending.command.account)
         self._decided.add(pending.command.account)
 
@@ -370,8 +372,10 @@ class _Tables:
 
     async def write(self, also: Sequence[Bound] = ()) -> None:
         """Make the changes that wait, together with other writes."""
-        await apply(self._connection, self._changes, also)
+        sealed = [self._vault.keeps(self._sealed)] if self._sealed else []
+        await apply(self._connection, self._changes, [*also, *sealed])
         self._changes.clear()
+        self._sealed.clear()
         self._waiting.clear()
 
 
