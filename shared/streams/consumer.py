@@ -40,8 +40,8 @@ _MOVE: Final = """
 class Source(NamedTuple):
     """A stream, or the part of it under one subject filter. Sources of one consumer must not overlap.
 
-    `optional`: whose stream it is may not be deployed, or not yet. Until there is such a stream, the consumer is ready without it;
-    from its first message on it has to be there.
+    `optional`: whose stream it is may not be deployed, or not yet. Until there is such a stream, the consumer is ready without
+    it; from its first message on it has to be there.
     """
 
     stream: str
@@ -345,7 +345,7 @@ class Consumer:
         if self._stopped:
             return Readiness(False, f"stopped at a message that cannot be handled: {self._stopped}", self.lag())
         troubles = [] if self._running else ["not started yet"]
-        waiting = [f"waiting for {one.source.label}" for one in self._sources.values() if one.awaited]
+        waiting = [f"waiting for {one.source.stream}" for one in self._sources.values() if one.awaited]
         for following in self._sources.values():
             trouble = following.trouble or (following.puller.trouble if following.puller is not None else "")
             if trouble and not following.awaited:

@@ -62,7 +62,8 @@ class Puller:
 
     `after_hash` is the hash of the message at `after`: when the stream holds another one there, or ends before it, or has lost
     what comes next, nothing more is pulled and `trouble` says what is wrong and what to do; it is looked at again until it is
-    mended. `missing`: the stream is not there. `run` never returns by itself. `name` is for logs and the server's list of consumers: letters, digits, `-` and `_`.
+    mended. `missing`: the stream is not there. `run` never returns by itself. `name` is for logs and the server's list of
+    consumers: letters, digits, `-` and `_`.
     """
 
     def __init__(
