@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import asyncpg
@@ -258,12 +259,15 @@ class Transactor(Generic[E]):
                 outcome.refused.append((pending, error))
                 continue
             meta = Meta(pending.command.command_id, pending.command.actor, pending.command.command_id)
-            recorded = self._log.prepare(head, [Entry(pending.stream, len(past), decision.events, meta)], decision.at)
+            entries = [Entry(pending.stream, len(past), decision.events, meta)]
+            entries += [Entry(stream, 0, events, meta) for stream, events in decision.begins.items()]
+            recorded = self._log.prepare(head, entries, decision.at)
             if recorded:
                 head = head._replace(position=recorded[-1].position, hash=recorded[-1].hash)
             outcome.appended.extend(recorded)
             past.extend(decision.events)
-            pairs = zip(recorded, decision.events, strict=True)
+            decided = chain(decision.events, *decision.begins.values())
+            pairs = zip(recorded, decided, strict=True)
             tables.change(pending, [change for row, event in pairs for change in self._project(row, event)])
             sealed |= decision.seal
             shredded |= set(decision.shred)
