@@ -103,6 +103,8 @@ class Stack:
             "NATS_CALLOUT_SEED": self._keys.callout,
             "NATS_DASHBOARDS_ACCOUNT": DASHBOARDS,
             "NATS_DASHBOARDS_API": DASHBOARDS_API,
+            "CONSOLE_URL": self.url("console"),
+            **self._channels(),
         }
         values = {name: told[name] for name in spec.told}
         values["NATS_URL"] = f"nats://127.0.0.1:{self.ports['nats']}"
@@ -112,6 +114,19 @@ class Stack:
         if spec.schema:
             values["POSTGRES_DSN"] = self._dsn[spec.name].dsn
         return {"PYTHONUNBUFFERED": "1", **{f"TOLLBOOK_{name}": value for name, value in values.items()}}
+
+    def _channels(self) -> dict[str, str]:
+        """How mail and text messages come to this stack's own receivers."""
+        return {
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_PORT": str(self.ports["inbox"]),
+            "SMTP_SECURITY": "none",
+            "MAIL_FROM": "tollbook@tollbook.test",
+            "SMS_PROVIDER": "sens",
+            "SMS_SENDER": "0212345678",
+            "SENS_BASE_URL": self.url("sms"),
+            **{f"SENS_{name.upper()}": value for name, value in self._keys.sens._asdict().items()},
+        }
 
     async def _start_servers(self) -> None:
         config = self.home.run / "nats.conf"
