@@ -7,25 +7,36 @@ from datetime import datetime, tzinfo
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from services.alerts import wording
 from services.alerts.links import Links
 from services.alerts.messages import Item
 from services.alerts.plain import clipped, plain
 from shared.catalog import CatalogEntry, Unit
-from shared.events.alerts import Crossed, Deleted, Locale, Reissued, Reviewed, Testing, Verifying
+from shared.events.alerts import About, Crossed, Deleted, Locale, Reissued, Reviewed, Testing, Verifying
 
 APP_MAX: Final = 40
 SERVICE_MAX: Final = 100
 
-# How urgent what is: a crossing is as urgent as its percentage, but calls that are refused come before everything.
-_VERIFYING: Final = 2000
 _EXHAUSTED: Final = 1000
-_REISSUED: Final = 99
-_DELETED: Final = 98
-_REVIEWED: Final = 1
-_TESTING: Final = 0
-_CROSSED_MAX: Final = 999
+
+
+def urgency(about: About) -> int:
+    """What comes first in a message: codes, calls that are refused, then crossings by percentage and the rest among them."""
+    match about:
+        case Crossed():
+            return min(about.percent, _EXHAUSTED - 1) + _EXHAUSTED * about.exhausted
+        case Verifying():
+            return 2 * _EXHAUSTED
+        case Reissued():
+            return 99
+        case Deleted():
+            return 98
+        case Reviewed():
+            return 1
+        case Testing():
+            return 0
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,11 +134,10 @@ class Telling(NamedTuple):
         abouts = [item.about for item in group if isinstance(item.about, Crossed)]
         last = max(abouts, key=lambda about: (about.percent, about.exhausted, about.used))
         item = group[0]
-        exhausted = any(about.exhausted for about in abouts)
         used = max(about.used for about in abouts)
         return Line(
             kind="crossed",
-            urgency=_EXHAUSTED + last.percent if exhausted else min(last.percent, _CROSSED_MAX),
+            urgency=max(urgency(about) for about in abouts),
             client_id=item.client_id,
             service_id=item.service,
             app=self.app_name(item),
@@ -136,7 +146,7 @@ class Telling(NamedTuple):
             period=last.period,
             percent=last.percent,
             lower=tuple(sorted({about.percent for about in abouts if about.percent < last.percent})),
-            exhausted=exhausted,
+            exhausted=any(about.exhausted for about in abouts),
             test_quota=last.limit_version == 0,
             used=wording.number(used),
             limit=wording.number(last.limit),
@@ -148,31 +158,27 @@ class Telling(NamedTuple):
         def at(instant: datetime) -> str:
             return wording.moment(reader.locale, instant, reader.zone)
 
-        about = item.about
-        known = {
-            "client_id": item.client_id,
-            "service_id": item.service,
-            "app": self.app_name(item),
-            "service": self.service_name(item.service, reader.locale) if item.service else "",
-            "url": self.links.app(item.client_id),
-        }
-        match about:
-            case Reissued():
-                until = "" if about.previous_valid_until is None else at(about.previous_valid_until)
-                return Line(kind="secret_reissued", urgency=_REISSUED, at=at(about.at), previous_until=until, **known)
-            case Deleted():  # its page is gone
-                return Line(kind="app_deleted", urgency=_DELETED, at=at(about.at), **{**known, "url": self.links.console})
-            case Reviewed():
-                approved = about.decision == "approved"
-                return Line(kind="review_decided", urgency=_REVIEWED, at=at(about.at), approved=approved, **known)
-            case Verifying():
-                brief = wording.brief_moment(about.expires_at, reader.now, reader.zone)
-                code = plain(reader.code)
-                return Line(
-                    kind="verification", urgency=_VERIFYING, at=at(about.expires_at), at_brief=brief, code=code, **{**known, "url": ""}
-                )
-            case Testing():
-                return Line(kind="test", urgency=_TESTING, at=at(about.at), **{**known, "url": ""})
+        line = Line(
+            kind="test",
+            urgency=urgency(item.about),
+            client_id=item.client_id,
+            service_id=item.service,
+            app=self.app_name(item),
+            service=self.service_name(item.service, reader.locale) if item.service else "",
+            url=self.links.app(item.client_id),
+        )
+        match item.about:
+            case Reissued(at=when, previous_valid_until=until):
+                return replace(line, kind="secret_reissued", at=at(when), previous_until="" if until is None else at(until))
+            case Deleted(at=when):  # its page is gone
+                return replace(line, kind="app_deleted", at=at(when), url=self.links.console)
+            case Reviewed(at=when, decision=decision):
+                return replace(line, kind="review_decided", at=at(when), approved=decision == "approved")
+            case Verifying(expires_at=until):
+                brief = wording.brief_moment(until, reader.now, reader.zone)
+                return replace(line, kind="verification", at=at(until), at_brief=brief, code=plain(reader.code), url="")
+            case Testing(at=when):
+                return replace(line, at=at(when), url="")
             case Crossed():
                 raise AssertionError("crossings are told by window")
 

@@ -26,7 +26,7 @@ _UNITS: Final[dict[Locale, dict[Unit, tuple[str, str]]]] = {
         "image": (" image", " images"),
     },
 }
-_WEEKDAYS: Final = "월화수목금토일"
+_WEEKDAYS: Final[dict[Locale, tuple[str, ...]]] = {"ko": tuple("월화수목금토일"), "en": ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")}
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -52,9 +52,10 @@ def amount(locale: Locale, used: int, limit: int, unit: Unit | None) -> str:
 def moment(locale: Locale, at: datetime, zone: tzinfo) -> str:
     """Date and time to the minute: `2026년 11월 25일(수) 00:00`, `Wed 25 Nov 2026, 00:00`."""
     local = at.astimezone(zone)
+    weekday = _WEEKDAYS[locale][local.weekday()]
     if locale == "ko":
-        return f"{local.year}년 {local.month}월 {local.day}일({_WEEKDAYS[local.weekday()]}) {local:%H:%M}"
-    return f"{('Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat', 'Sun')[local.weekday()]} {local.day} {_MONTHS[local.month - 1]} {local.year}, {local:%H:%M}"
+        return f"{local.year}년 {local.month}월 {local.day}일({weekday}) {local:%H:%M}"
+    return f"{weekday} {local.day} {_MONTHS[local.month - 1]} {local.year}, {local:%H:%M}"
 
 
 def brief_moment(at: datetime, now: datetime, zone: tzinfo) -> str:
