@@ -1,5 +1,8 @@
 """Crossings and exhaustions into the log: what counting, limits and refusals have marked is looked at, and what is new is told.
 
+A limit has rungs of its own, and those that a customer asks for at alerts are looked at besides. A rule that is set in the middle
+of a window tells what is above the highest percentage told there by then, never what is below.
+
 Counting never waits for the log, and any number of evaluators may run: what is appended is decided under the lock of the log's
 head, on the rows of one snapshot, which say what was told. docs/decisions/0013 has the reasons.
 """
@@ -47,7 +50,8 @@ _LOOK: Final = f"""
     SELECT w.account, w.client_id, w.service, w.period, w.window_start, w.marked_by::text::bigint AS marked_by, zone,
         coalesce(l.version, t.version) AS version,
         CASE WHEN w.period = 'd' THEN l.daily ELSE coalesce(l.monthly, t.monthly) END AS amount,
-        CASE WHEN w.period = 'd' THEN l.daily_rungs ELSE coalesce(l.monthly_rungs, t.monthly_rungs) END AS rungs,
+        CASE WHEN w.period = 'd' THEN l.daily_rungs || r.daily
+            ELSE coalesce(l.monthly_rungs, t.monthly_rungs) || r.monthly END AS rungs,
         coalesce(l.changed_at, t.changed_at) AS changed_at,
         coalesce({UNITS}, 0) AS units, coalesce(told.percent, 0) AS told,
         pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS over, pg_current_xact_id()::text::bigint AS own
@@ -58,6 +62,7 @@ _LOOK: Final = f"""
     LEFT JOIN account USING (account)
     LEFT JOIN app_limit AS l ON w.client_id <> '' AND l.client_id = w.client_id AND l.service = w.service
     LEFT JOIN account_limit AS t ON w.client_id = '' AND t.account = w.account AND t.service = w.service
+    LEFT JOIN rung_asked AS r ON r.account = w.account AND r.client_id = w.client_id AND r.service = w.service
     LEFT JOIN told ON told.account = w.account AND told.client_id = w.client_id AND told.service = w.service
         AND told.period = w.period AND told.window_start = w.window_start AND told.version = coalesce(l.version, t.version)
     ORDER BY w.account, w.client_id, w.service, w.period, w.window_start
