@@ -17,6 +17,7 @@ CLIENT_ID_LENGTH: Final = 20
 CLIENT_SECRET_LENGTH: Final = 40
 TOKEN_ID_LENGTH: Final = 12
 LEASE_ID_LENGTH: Final = 12
+CODE_LENGTH: Final = 6
 
 
 def _random_text(alphabet: str, length: int) -> str:
@@ -66,6 +67,11 @@ def new_token_secret() -> str:
 def new_vault_key() -> str:
     """A key for the vault: 64 hexadecimal digits."""
     return secrets.token_hex(32)
+
+
+def new_code() -> str:
+    """A code that somebody is sent and types in: 6 digits, so it must expire and bear few attempts."""
+    return _random_text(string.digits, CODE_LENGTH)
 
 
 def new_webhook_secret() -> str:

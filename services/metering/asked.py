@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from services.metering.reactions import Unreadable
 from shared.eventlog.changes import Change
 from shared.events.alerts import CODEC, SUBJECTS, NotificationRuleChanged, rungs_of
 from shared.events.codec import UnknownEvent, parse_ce_type
+from shared.streams.facts import Unreadable
 from shared.streams.message import Message
 
 SUBJECT: Final = SUBJECTS.replace(">", NotificationRuleChanged.__name__)
