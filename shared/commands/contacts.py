@@ -12,7 +12,7 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from shared.commands.base import Command, Message, Query, Reply
+from shared.commands.base import AccountId, ActorId, Command, Message, Query, Reply, each_once
 from shared.commands.registry import Zone
 from shared.events.alerts import Locale, Method
 from shared.webhooks import WEBHOOK_URL_MAX, webhook_url_problem
@@ -28,6 +28,8 @@ GROUP_NAME_MAX: Final = 30
 ZONE_DEFAULT: Final = "Asia/Seoul"
 LOCALE_DEFAULT: Final[Locale] = "ko"
 CODE_DIGITS: Final = 6
+ANYBODY: Final = "anybody"
+"""Stands for the account where the console cannot know it."""
 
 _CONTROL: Final = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
@@ -83,6 +85,9 @@ def _or_removed(check: Any) -> AfterValidator:
 
 ContactId = Annotated[str, StringConstraints(pattern=_ID)]
 GroupId = Annotated[str, StringConstraints(pattern=_ID)]
+Members = Annotated[
+    tuple[ContactId, ...], Field(max_length=CONTACTS_MAX, json_schema_extra={"uniqueItems": True}), AfterValidator(each_once)
+]
 ContactName = Annotated[str, _label(CONTACT_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": CONTACT_NAME_MAX})]
 GroupName = Annotated[str, _label(GROUP_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": GROUP_NAME_MAX})]
 Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra={"format": "email", "maxLength": EMAIL_MAX})]
@@ -90,10 +95,6 @@ Phone = Annotated[str, AfterValidator(_phone), Field(json_schema_extra={"descrip
 WebhookUrl = Annotated[str, AfterValidator(_webhook), Field(json_schema_extra={"format": "uri", "maxLength": WEBHOOK_URL_MAX})]
 TimeOfDay = Annotated[str, StringConstraints(pattern=f"^{_TIME}$")]
 Code = Annotated[str, StringConstraints(pattern=rf"^[0-9]{{{CODE_DIGITS}}}$")]
-
-
-def _off(entered: Any) -> Any:
-    return None if entered == "" else entered
 
 
 class QuietHoursEntered(Message):
@@ -162,7 +163,8 @@ class RemoveContact(Command):
 class RequestVerification(Command):
     """Send a code to the contact's address of that method. -> VerificationView
 
-    Conflict: it is verified. TooManyRequests: one was sent a moment ago, or too many were today. InvalidInput: no such address.
+    Conflict: it is verified. TooManyRequests: one was sent a moment ago, or too many were in a day, to this address or by the
+    account. InvalidInput: no such address.
     """
 
     contact_id: ContactId
@@ -170,7 +172,10 @@ class RequestVerification(Command):
 
 
 class ConfirmVerification(Command):
-    """Enter the code that was sent. -> VerificationResult, which says `verified` false for a wrong one."""
+    """Enter the code that was sent. -> VerificationResult, which says `verified` false for a wrong one.
+
+    It is valid for ten minutes and void after five wrong ones, and after the address is changed. InvalidInput: no such address.
+    """
 
     contact_id: ContactId
     method: Method
@@ -178,42 +183,49 @@ class ConfirmVerification(Command):
 
 
 class SendTest(Command):
-    """Send a test message to a verified address. -> TestRequested. TooManyRequests: there were too many."""
+    """Send a test message to an address that can be used. -> TestRequested
+
+    Conflict: it is not verified, or unsubscribed. TooManyRequests: there were too many in an hour. InvalidInput: no such address.
+    """
 
     contact_id: ContactId
     method: Method
 
 
 class Unsubscribe(Command):
-    """What the link in a mail asks for; `account` is that of the token. The token is sealed by alerts. -> Unsubscribed
+    """What the link in a mail asks for. The token is sealed by alerts, and says whose address it is. -> Unsubscribed
 
-    NotFound: nobody issued this token, or the contact is gone.
+    Whoever follows a link has signed in nowhere: leave `account` and `actor` out, for alerts puts those of the token in their
+    place before it decides. Unsubscribing again changes nothing. NotFound: nobody issued this token, or the contact is gone.
     """
 
+    account: AccountId = ANYBODY
+    actor: ActorId = f"link:{ANYBODY}"
     token: Annotated[str, StringConstraints(max_length=500)]
 
 
 class ReissueWebhookSecret(Command):
-    """A new secret that the contact's webhook is signed with. -> WebhookSecret"""
+    """A new secret that the contact's webhook is signed with, at once. NotFound: it has no webhook. -> WebhookSecret"""
 
     contact_id: ContactId
 
 
 class AddGroup(Command):
-    """A group of contacts, to be named as one. -> GroupView"""
+    """A group of contacts, to be named as one. -> GroupView
+
+    InvalidInput: a contact that the account does not have. Conflict: another group has the name, or there are too many.
+    """
 
     name: GroupName
-    contacts: Annotated[tuple[ContactId, ...], Field(max_length=CONTACTS_MAX, json_schema_extra={"uniqueItems": True})] = ()
+    contacts: Members = ()
 
 
 class EditGroup(Command):
-    """Change what is given; what is left out, or null, stays. -> GroupView"""
+    """Change what is given; what is left out, or null, stays. Refused as AddGroup. -> GroupView"""
 
     group_id: GroupId
     name: GroupName | None = None
-    contacts: Annotated[tuple[ContactId, ...], Field(max_length=CONTACTS_MAX, json_schema_extra={"uniqueItems": True})] | None = (
-        None
-    )
+    contacts: Members | None = None
 
 
 class RemoveGroup(Command):
@@ -325,6 +337,8 @@ class WebhookSecret(Reply):
 
 
 class GroupMember(Reply):
+    """A contact that is there. `name` is today's, also when a repeated command gets its first reply."""
+
     contact_id: str
     name: str
 
