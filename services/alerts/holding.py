@@ -1,7 +1,7 @@
 """When a contact is told: at once, with its daily digest, or when its quiet hours are over. Pure.
 
-Times of day are what the clock on the contact's wall shows. One that a clock change leaves out comes at the first instant after the
-gap; of one that comes twice the first counts for a digest, and quiet hours end at whichever comes next.
+Times of day are what the clock on the contact's wall shows. One that a clock change leaves out comes at the first instant after
+the gap; of one that comes twice the first counts for a digest, and quiet hours end at whichever comes next.
 """
 
 from __future__ import annotations

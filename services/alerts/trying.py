@@ -30,32 +30,26 @@ def next_try(now: datetime, message_id: str, attempts: int, retry_after_s: float
 
 
 class Standing(NamedTuple):
-    """How it is with the address now. All false: the contact has no such address any more."""
+    """How it is with the contact (`there`) and its address now. An address that it has no longer is not verified."""
 
     there: bool = False
-    address: bool = False
     verified: bool = False
     unsubscribed: bool = False
 
 
 class Coded(NamedTuple):
-    """How it is with a code that is to be told. `known`: the vault still has it; `waited_for`: it may be entered."""
+    """How it is with a code that is to be told. `known`: the vault has it, and it is the one that is waited for."""
 
     expires_at: datetime
     known: bool
-    waited_for: bool
 
 
 def obstacle(now: datetime, standing: Standing, coded: Coded | None) -> FailureReason | None:
     """Why nothing may be sent there; None: it may. `coded`: the message is one that verifies the address."""
     if not standing.there:
         return "contact_removed"
-    if not standing.address:
-        return "not_verified"
     if coded is not None:
-        if now >= coded.expires_at or not coded.known:
-            return "expired"
-        return None if coded.waited_for else "too_many_attempts"
+        return None if coded.known and now < coded.expires_at else "expired"
     if not standing.verified:
         return "not_verified"
     return "unsubscribed" if standing.unsubscribed else None
