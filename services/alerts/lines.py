@@ -47,8 +47,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     in words, see templates/README.md).
 
     Of crossed: `period` (daily, monthly), `percent`, `lower` (the rungs below that were crossed as well), `exhausted` (calls are
-    refused), `test_quota`, `used`, `limit`, `amount` (both, with the unit), `resets_at`. Of secret_reissued: `previous_until` ("":
-    the old secret works no longer). Of review_decided: `approved`. Of verification: `code`, `at_brief`.
+    refused), `test_quota`, `used`, `limit`, `amount` (both, with the unit), `resets_at`. Of secret_reissued: `previous_until`
+    ("": the old secret works no longer). Of review_decided: `approved`. Of verification: `code`, `at_brief`.
     """
 
     kind: str
@@ -112,7 +112,9 @@ class Telling(NamedTuple):
             else:
                 lines.append(self._notice(item, reader))
         lines += [self._crossing(group, reader) for group in crossed.values()]
-        lines.sort(key=lambda line: (-line.urgency, line.app, line.client_id, line.service_id, line.period, line.at, line.resets_at))
+        lines.sort(
+            key=lambda line: (-line.urgency, line.app, line.client_id, line.service_id, line.period, line.at, line.resets_at)
+        )
         return lines
 
     def service_name(self, service: str, locale: Locale) -> str:

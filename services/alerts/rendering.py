@@ -25,7 +25,7 @@ from services.alerts.sms_text import carried, fitting
 from services.alerts.templating import LOCALES, TemplateBroken, Templates, own_files
 from services.alerts.wording import zone_of
 from shared.catalog import CatalogEntry
-from shared.events.alerts import METHODS, Crossed, Locale, Method, Verifying
+from shared.events.alerts import METHODS, Crossed, Locale, Method, Testing, Verifying
 
 WRITTEN_MAX: Final = 50
 """Things written out in a mail; how many more there are is said."""
@@ -103,7 +103,13 @@ class Renderer:
         return SAMPLES
 
     def _letter(
-        self, addressee: Addressee, items: Sequence[Item], code: str | None, unsubscribe_url: str | None, message_id: str, at: datetime
+        self,
+        addressee: Addressee,
+        items: Sequence[Item],
+        code: str | None,
+        unsubscribe_url: str | None,
+        message_id: str,
+        at: datetime,
     ) -> _Letter:
         if not items:
             raise ValueError("a message tells at least one item")
@@ -149,7 +155,9 @@ class Renderer:
 
         text = fitting(write, names)
         if text is None:
-            raise TemplateBroken(f"{templates.where(f'{locale}/sms.txt')}: even without names, {top.kind} is more than one segment")
+            raise TemplateBroken(
+                f"{templates.where(f'{locale}/sms.txt')}: even without names, {top.kind} is more than one segment"
+            )
         return SmsContent(text)
 
     def _webhook(self, letter: _Letter, templates: Templates) -> WebhookContent:
@@ -206,7 +214,7 @@ class Renderer:
         return list(self._telling.catalog)
 
     def _sampled(self, occasion: Sample) -> _Letter:
-        asked_for = any(line.about.__struct_config__.tag in ("verification", "test") for line in occasion.items)
+        asked_for = any(isinstance(item.about, Verifying | Testing) for item in occasion.items)
         unsubscribe_url = None if asked_for else self._telling.links.unsubscribe("sample")
         return self._letter(occasion.addressee, occasion.items, occasion.code, unsubscribe_url, MESSAGE_ID, AT)
 

@@ -47,7 +47,9 @@ def samples(locale: Locale, services: Sequence[str]) -> list[tuple[str, Sample]]
     shown = [(kind, sample(kind, locale, services)) for kind in SAMPLES]
     nameless = Addressee("", locale, "UTC")
     others = [
-        ("crossed", _item(locale, services, about, client_id=client_id)) for about in _OTHER_CROSSINGS for client_id in ("", _client(1))
+        ("crossed", _item(locale, services, about, client_id=client_id))
+        for about in _OTHER_CROSSINGS
+        for client_id in ("", _client(1))
     ]
     others += [("secret_reissued", _item(locale, services, Reissued(AT, None)))]
     others += [("review_decided", _item(locale, services, Reviewed(AT, "r2", "rejected")))]
@@ -58,7 +60,9 @@ def _client(number: int) -> str:
     return f"sample{number:014d}"
 
 
-def _crossed(percent: int, period: Period = "daily", *, limit: int = 10_000, version: int = 1, exhausted: bool = False) -> Crossed:
+def _crossed(
+    percent: int, period: Period = "daily", *, limit: int = 10_000, version: int = 1, exhausted: bool = False
+) -> Crossed:
     start, end = _DAY if period == "daily" else _MONTH
     return Crossed(period, start, end, percent, limit * percent // 100, limit, version, exhausted)
 

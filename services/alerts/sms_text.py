@@ -2,8 +2,8 @@
 
 Every text holds both budgets, so that it costs one message and arrives in one piece either way:
 
-- Korean carriers (SENS): at most 90 bytes of CP949, the EUC-KR of phones: 1 for ASCII, 2 for everything else. Nothing is in it that
-  CP949 has no code for.
+- Korean carriers (SENS): at most 90 bytes of CP949, the EUC-KR of phones: 1 for ASCII, 2 for everything else. Nothing is in it
+  that CP949 has no code for.
 - Others (Twilio): at most 160 septets of GSM 03.38, if the text has only characters of that alphabet, of which those of the
   extension count 2; else at most 70 UTF-16 units. CP949 has nothing outside the BMP, so a unit is a character.
 """

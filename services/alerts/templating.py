@@ -1,4 +1,4 @@
-"""The templates: the shipped ones, and an operator's own that stand in for them. Read and compiled when made, nothing afterwards."""
+"""The templates: the shipped ones, and an operator's own that stand in for them. Read and compiled when made, not later."""
 
 from __future__ import annotations
 
@@ -56,15 +56,14 @@ class Templates:
             auto_reload=False,
             cache_size=len(NAMES),
         )
-        for way_round_escaping in ("safe", "xmlattr"):
-            del self._env.filters[way_round_escaping]
+        del self._env.filters["safe"]  # the way round escaping
         self._compiled = {name: self._compile(name, source) for name, source in sources.items()}
 
     def render(self, name: str, variables: Mapping[str, Any]) -> str:
         """The text of one template. Raises TemplateBroken, with the line and the kind of error but none of the contents."""
         try:
             return self._compiled[name].render(variables)
-        except Exception as error:  # noqa: BLE001 - whatever a template can do wrong
+        except Exception as error:  # whatever a template can do wrong
             raise TemplateBroken(f"{self.where(name, error)}: {_without_contents(error)}") from None
 
     def where(self, name: str, error: BaseException | None = None) -> str:
@@ -86,8 +85,8 @@ class Templates:
 
     def _check_escaping(self, name: str, path: Path, tree: nodes.Template) -> None:
         """HTML comes of HTML only: what a macro of a text template gives would be taken as escaped, and is not."""
-        for node in tree.find_all(nodes.ScopedEvalContextModifier):
-            raise TemplateBroken(f"{path}:{node.lineno}: autoescape cannot be turned on or off")
+        for scoped in tree.find_all(nodes.ScopedEvalContextModifier):
+            raise TemplateBroken(f"{path}:{scoped.lineno}: autoescape cannot be turned on or off")
         for node in tree.find_all((nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
             for other in meta.find_referenced_templates(nodes.Template([node], lineno=node.lineno)):
                 if other is None or other not in NAMES:

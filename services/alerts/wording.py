@@ -26,7 +26,10 @@ _UNITS: Final[dict[Locale, dict[Unit, tuple[str, str]]]] = {
         "image": (" image", " images"),
     },
 }
-_WEEKDAYS: Final[dict[Locale, tuple[str, ...]]] = {"ko": tuple("월화수목금토일"), "en": ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")}
+_WEEKDAYS: Final[dict[Locale, tuple[str, ...]]] = {
+    "ko": tuple("월화수목금토일"),
+    "en": ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
+}
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 

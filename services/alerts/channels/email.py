@@ -32,9 +32,7 @@ def recipient_of(address: str) -> Recipient:
     """The address as it is on the wire. A domain that is not ASCII goes as punycode, so that any server takes it; a part before
     the @ that is not has no other form, and the server must know SMTPUTF8. Raises Refused."""
     try:
-        parsed = validate_email(
-            address, check_deliverability=False, globally_deliverable=False, allow_quoted_local=True, test_environment=True
-        )
+        parsed = validate_email(address, check_deliverability=False, globally_deliverable=False, test_environment=True)
     except EmailNotValidError as error:
         raise Refused("this is not a mail address") from error
     if parsed.ascii_email is not None:

@@ -54,7 +54,8 @@ def build_mail(
     """Text and HTML as alternatives. The same arguments give the same bytes, of which none but an address is above ASCII."""
     mail = EmailMessage(policy=_policy(utf8=recipient.utf8))
     mail["From"] = Address(display_name=one_line(sender.name), addr_spec=sender.address)
-    mail["To"] = Address(addr_spec=recipient.address)
+    local, _, domain = recipient.address.rpartition("@")  # in two, as an addr_spec may not have UTF-8
+    mail["To"] = Address(username=local, domain=domain)
     mail["Subject"] = one_line(content.subject)[:SUBJECT_MAX].rstrip()
     mail["Date"] = created_at
     mail["Message-ID"] = message_id_of(message_id, sender)

@@ -58,7 +58,7 @@ def _parts_of(address: str) -> list[str]:
     digits = re.sub(r"\D", "", address)
     if re.fullmatch(r"\+?[\d\s().-]+", address) and len(digits) >= _PART_MIN:
         # Without its country code it is still the number: the last seven digits of it, or all if there are fewer.
-        patterns.append(r"[+\d().\-/ ]{0,12}" + r"[\s().\-/]{0,2}".join(digits[-7:]))
+        patterns.append(r"(?:[+(]?\d[\d().\-/ ]{0,11})?" + r"[\s().\-/]{0,2}".join(digits[-7:]))
     return patterns
 
 
