@@ -176,10 +176,10 @@ class ContactHandlers(Answering[Started]):
     async def send_test(self, command: SendTest) -> TestRequested:
         """Answer SendTest."""
 
-        async def facts(connection: Connection) -> verification.TestFacts:
+        async def facts(connection: Connection) -> verification.TriedFacts:
             now = self._clock.now()
             asked = await people_queries.asked_for(connection, command.account, "test", now - verification.HOUR)
-            return verification.TestFacts(now, [one.at for one in asked if one.contact_id == command.contact_id])
+            return verification.TriedFacts(now, [one.at for one in asked if one.contact_id == command.contact_id])
 
         return await self._of_contact(
             command,
@@ -265,7 +265,7 @@ class ContactHandlers(Answering[Started]):
         decide: Callable[[groups.Group | None, groups.GroupFacts], Decision[AlertsEvent, GroupView]],
         reply: type[GroupView],
     ) -> GroupView:
-        """What was decided, or was when the command was done first; with the names of today, which are nowhere but in the vault."""
+        """What was decided, or was when the command was done first; with the names of today, which only the vault has."""
 
         async def facts(connection: Connection) -> groups.GroupFacts:
             known = await people_queries.groups_of(connection, command.account)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 from services.alerts import people_queries, rule_queries, rules
@@ -53,8 +53,8 @@ class RuleHandlers(Answering[Started]):
     async def set_notifications(self, command: SetNotifications) -> NotificationsView:
         """Answer SetNotifications: with the names and warnings of today, also where the command was done before."""
         scope = (command.account, command.client_id or "", command.service)
-        # Whether the application is there is the decision's to say: a command that was done before is answered even when it is gone.
-        await self._selected(*scope[:2])
+        # Whether it is there is the decision's to say: a command that was done before is answered even when it is gone.
+        await self._selected(*scope)
         view = await self.running.transactor.run(
             command,
             rules.stream_of(*scope),
@@ -70,7 +70,7 @@ class RuleHandlers(Answering[Started]):
     async def get_notifications(self, query: GetNotifications) -> NotificationsView:
         """Answer GetNotifications. What was ruled once is shown, also where the service is not selected any more."""
         client_id = query.client_id or ""
-        selected = await self._selected(query.account, client_id)
+        selected = await self._selected(query.account, client_id, query.service)
         if selected is None:
             raise rules.no_scope(query.account, query.client_id)
         async with snapshot(self.running.pool) as connection:
@@ -82,7 +82,7 @@ class RuleHandlers(Answering[Started]):
     async def list_changes(self, query: ListNotificationChanges) -> NotificationChanges:
         """Answer ListNotificationChanges. A service that is not selected any more keeps its history."""
         client_id = query.client_id or ""
-        selected = await self._selected(query.account, client_id)
+        selected = await self._selected(query.account, client_id, query.service)
         if selected is None:
             raise rules.no_scope(query.account, query.client_id)
         async with snapshot(self.running.pool) as connection:
@@ -102,25 +102,32 @@ class RuleHandlers(Answering[Started]):
         who = {(one.contact_id, one.group_id) for one in view.recipients}
         return rules.shown(view, people, await rule_queries.names_of(connection, self.running.vault, account, who))
 
-    def _check_service(self, selected: Any, query: GetNotifications | ListNotificationChanges) -> None:
+    def _check_service(self, selected: Collection[str], query: GetNotifications | ListNotificationChanges) -> None:
         wrong = rules.wrong_service(selected, query.client_id is not None, query.service, self._catalog)
         if wrong is not None:
             raise InvalidInput("The request breaks the rules named in `fields`.", [wrong])
 
-    async def _selected(self, account: str, client_id: str) -> Any:
-        """The services that can be asked about, None when there is no such application or account. What the registry decided a
-        moment ago is waited for."""
-        async with reading(self.running.pool) as connection:
+    async def _selected(self, account: str, client_id: str, service: str) -> Collection[str] | None:
+        """The services that can be asked about, None when there is no such application or account.
 
-            async def find() -> Any:
+        What the registry decided a moment ago, an application or that it has selected `service`, is waited for.
+        """
+        async with reading(self.running.pool) as connection:
+            selected: Collection[str] | None = None
+
+            async def find() -> bool | None:
+                nonlocal selected
                 if client_id:
-                    return await rule_queries.selected_by(connection, account, client_id)
-                return self._catalog if await rule_queries.opened(connection, account) else None
+                    selected = await rule_queries.selected_by(connection, account, client_id)
+                else:
+                    selected = self._catalog if await rule_queries.opened(connection, account) else None
+                return True if selected is not None and service in selected else None
 
             async def applied() -> None:
                 await await_applied(connection, self._nc, REGISTRY_CONSUMER, REGISTRY, REGISTRY_WAIT_S, self._clock)
 
-            return await awaited(find, applied)
+            await awaited(find, applied)
+            return selected
 
 
 def _change(one: rule_queries.Changed, names: Mapping[str, str]) -> NotificationChange:

@@ -71,7 +71,7 @@ class EnteredFacts(NamedTuple):
     codes: Mapping[str, str]
 
 
-class TestFacts(NamedTuple):
+class TriedFacts(NamedTuple):
     """When test messages to the contact were asked for within an hour, the oldest first."""
 
     now: datetime
@@ -154,7 +154,7 @@ def unsubscribe(state: Contact | None, command: Unsubscribe, method: Method) -> 
     return Decision([event], reply)
 
 
-def send_test(state: Contact | None, facts: TestFacts, command: SendTest) -> Decision[AlertsEvent, TestRequested]:
+def send_test(state: Contact | None, facts: TriedFacts, command: SendTest) -> Decision[AlertsEvent, TestRequested]:
     """Have a message sent that tells nothing but that messages arrive."""
     contact = own(state, command.account)
     standing = standing_of(contact, command.method)

@@ -24,6 +24,8 @@ EMAIL_MAX: Final = 254
 CONTACTS_MAX: Final = 200
 """Contacts of one account, at most."""
 GROUPS_MAX: Final = 50
+GROUP_CONTACTS_MAX: Final = 50
+"""Contacts in a group, at most: all groups with the longest names go into one message of NATS."""
 GROUP_NAME_MAX: Final = 30
 ZONE_DEFAULT: Final = "Asia/Seoul"
 LOCALE_DEFAULT: Final[Locale] = "ko"
@@ -86,7 +88,9 @@ def _or_removed(check: Any) -> AfterValidator:
 ContactId = Annotated[str, StringConstraints(pattern=_ID)]
 GroupId = Annotated[str, StringConstraints(pattern=_ID)]
 Members = Annotated[
-    tuple[ContactId, ...], Field(max_length=CONTACTS_MAX, json_schema_extra={"uniqueItems": True}), AfterValidator(each_once)
+    tuple[ContactId, ...],
+    Field(max_length=GROUP_CONTACTS_MAX, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(each_once),
 ]
 ContactName = Annotated[str, _label(CONTACT_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": CONTACT_NAME_MAX})]
 GroupName = Annotated[str, _label(GROUP_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": GROUP_NAME_MAX})]
