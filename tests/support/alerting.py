@@ -1,4 +1,4 @@
-"""Alerts in the test's own process, on a real PostgreSQL: contacts and rules from events, crossings, workers, and a look at the log."""
+"""Alerts in the test's own process, on a real PostgreSQL: contacts and rules from events, crossings, workers, and its log."""
 
 from __future__ import annotations
 
