@@ -70,6 +70,7 @@ _HINTS: Final[Mapping[str, str]] = {
     "bool_type": "Give true or false.",
     "list_type": "Give a JSON array.",
     "tuple_type": "Give a JSON array.",
+    "literal_error": "Give one of these.",
     "model_type": "Give a JSON object.",
     "model_attributes_type": "Give a JSON object.",
     "datetime_parsing": "Give an instant with its offset from UTC: 2026-01-31T09:00:00Z.",

@@ -3,16 +3,26 @@ alerts.queries.<Name>."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from shared.commands.base import Command, Message, Query, Reply
+from shared.commands.base import AccountId, ActorId, Command, Message, Query, Reply
 from shared.commands.registry import Zone
 from shared.events.alerts import Locale, Method
 from shared.webhooks import WEBHOOK_URL_MAX, webhook_url_problem
@@ -28,10 +38,12 @@ GROUP_NAME_MAX: Final = 30
 ZONE_DEFAULT: Final = "Asia/Seoul"
 LOCALE_DEFAULT: Final[Locale] = "ko"
 CODE_DIGITS: Final = 6
+ANYBODY: Final = "anybody"
+"""Stands for the account where the console cannot know it."""
 
 _CONTROL: Final = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
-_ID: Final = r"^[0-9a-f]{32}$"
+_ID: Final = r"[0-9a-f]{32}"
 
 
 def _label(most: int) -> AfterValidator:
@@ -76,24 +88,41 @@ def _webhook(entered: str) -> str:
     return entered
 
 
+class _Text:
+    """A text that matches `pattern`, whole; what is wrong with any other, and the way out, in words."""
+
+    def __init__(self, pattern: str, problem: str, hint: str) -> None:
+        self._pattern = re.compile(pattern, re.ASCII)
+        self._problem, self._hint = problem, hint
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": f"^{self._pattern.pattern}$"}
+
+    def _check(self, entered: str) -> str:
+        if not self._pattern.fullmatch(entered):
+            raise PydanticCustomError("pattern", "{problem}", {"problem": self._problem, "hint": self._hint})
+        return entered
+
+
 def _or_removed(check: Any) -> AfterValidator:
     """For a field of an edit: an empty string removes what is there."""
     return AfterValidator(lambda entered: check(entered) if entered else "")
 
 
-ContactId = Annotated[str, StringConstraints(pattern=_ID)]
-GroupId = Annotated[str, StringConstraints(pattern=_ID)]
+ContactId = Annotated[str, _Text(_ID, "This is not a contact's id.", "GET /v1/contacts lists them.")]
+GroupId = Annotated[str, _Text(_ID, "This is not a group's id.", "GET /v1/contact-groups lists them.")]
 ContactName = Annotated[str, _label(CONTACT_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": CONTACT_NAME_MAX})]
 GroupName = Annotated[str, _label(GROUP_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": GROUP_NAME_MAX})]
 Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra={"format": "email", "maxLength": EMAIL_MAX})]
 Phone = Annotated[str, AfterValidator(_phone), Field(json_schema_extra={"description": "E.164: +821012345678"})]
 WebhookUrl = Annotated[str, AfterValidator(_webhook), Field(json_schema_extra={"format": "uri", "maxLength": WEBHOOK_URL_MAX})]
-TimeOfDay = Annotated[str, StringConstraints(pattern=f"^{_TIME}$")]
-Code = Annotated[str, StringConstraints(pattern=rf"^[0-9]{{{CODE_DIGITS}}}$")]
-
-
-def _off(entered: Any) -> Any:
-    return None if entered == "" else entered
+TimeOfDay = Annotated[str, _Text(_TIME, "This is not a time of day.", "Enter it as HH:MM, 00:00 to 23:59.")]
+Code = Annotated[
+    str, _Text(rf"[0-9]{{{CODE_DIGITS}}}", "This is not a code.", f"Enter the {CODE_DIGITS} digits that were in the message.")
+]
 
 
 class QuietHoursEntered(Message):
@@ -108,6 +137,20 @@ class QuietHoursEntered(Message):
             hint = "Let them end at another time than they start."
             raise PydanticCustomError("quiet_all_day", "They would never end.", {"hint": hint, "fields": ["end"]})
         return self
+
+
+class _OrNone:
+    """Metadata: quiet hours, or "" for none. Not a union's work, because that names its branches in the place of an error."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def check(entered: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+            return "" if entered == "" else validate(entered)
+
+        hours = handler.generate_schema(QuietHoursEntered)
+        return core_schema.no_info_wrap_validator_function(check, hours, serialization=core_schema.simple_ser_schema("any"))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), {"type": "string", "maxLength": 0}]}
 
 
 class AddContact(Command):
@@ -149,8 +192,10 @@ class EditContact(Command):
     webhook_url: Annotated[str, _or_removed(_webhook)] | None = None
     locale: Locale | None = None
     zone: Zone | None = None
-    quiet_hours: QuietHoursEntered | Annotated[str, StringConstraints(pattern="^$")] | None = None
-    digest_at: Annotated[str, StringConstraints(pattern=f"^({_TIME})?$")] | None = None
+    quiet_hours: Annotated[QuietHoursEntered | Literal[""], _OrNone()] | None = None
+    digest_at: (
+        Annotated[str, _Text(f"({_TIME})?", "This is not a time of day.", "Enter it as HH:MM, or an empty string.")] | None
+    ) = None
 
 
 class RemoveContact(Command):
@@ -185,11 +230,14 @@ class SendTest(Command):
 
 
 class Unsubscribe(Command):
-    """What the link in a mail asks for; `account` is that of the token. The token is sealed by alerts. -> Unsubscribed
+    """What the link in a mail asks for. The token is sealed by alerts, and says whose address it is. -> Unsubscribed
 
-    NotFound: nobody issued this token, or the contact is gone.
+    Whoever follows a link has signed in nowhere: leave `account` and `actor` out, for alerts puts those of the token in their
+    place before it decides. Unsubscribing again changes nothing. NotFound: nobody issued this token, or the contact is gone.
     """
 
+    account: AccountId = ANYBODY
+    actor: ActorId = f"link:{ANYBODY}"
     token: Annotated[str, StringConstraints(max_length=500)]
 
 

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse
 
 from services.console.http.boundary import address_of
 from services.console.http.pages import HEADERS, Words, language_of, page
-from services.console.http.request import Behind, Services
+from services.console.http.request import Behind
 from services.console.problems import RETRY_AFTER_S
 from services.console.ratelimit import FailureLimit
 from services.console.settings import Network
@@ -25,8 +25,8 @@ from shared.ids import new_id
 
 router = APIRouter(prefix="/unsubscribe", include_in_schema=False)
 
-_TOKEN: Final = re.compile(r"([a-z0-9][a-z0-9-]{0,31})\.[A-Za-z0-9_-]{1,400}", re.ASCII)
-"""`<account>.<what alerts has sealed>`."""
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,500}", re.ASCII)
+"""What a token can look like. Only alerts can open one, and so tell whose it is."""
 
 _ASK: Final[dict[Locale, Words]] = {
     "ko": Words("알림 메일 수신 거부", "이 주소로 더 이상 알림 메일을 보내지 않도록 합니다.", "수신 거부"),
@@ -105,23 +105,17 @@ async def unsubscribe(
     if wait_s:
         return _answer(_TOO_MANY, locale, 429, wait_s)
     try:
-        await _end(behind, token)
+        if not _TOKEN.fullmatch(token):
+            raise NotFound("This is not a token.")
+        # A new wish each time: who has verified the address again may end mails again, by the same link.
+        command = contacts.Unsubscribe(command_id=new_id(), token=token)
+        await behind.ask(contacts.SERVICE, command, contacts.Unsubscribed)
     except NotFound:
         attempts.failed(request)
         return _answer(_UNKNOWN, locale, 404)
     except Unavailable:
         return _answer(_AWAY, locale, 503, RETRY_AFTER_S)
     return _answer(_DONE, locale)
-
-
-async def _end(behind: Services, token: str) -> None:
-    """Raises NotFound when nobody issued this token."""
-    named = _TOKEN.fullmatch(token)
-    if named is None:
-        raise NotFound("This is not a token.")
-    # A new wish each time: who has verified the address again may end mails again, by the same link.
-    command = contacts.Unsubscribe(command_id=new_id(), account=named[1], actor="service:console", token=token)
-    await behind.ask(contacts.SERVICE, command, contacts.Unsubscribed)
 
 
 def _answer(
