@@ -60,13 +60,10 @@ class Answering(Generic[S]):
 
 
 @asynccontextmanager
-async def reading(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection that sees one state of the tables, however many reads follow; a lost database as what may be tried again."""
+async def borrowing(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection; a lost database as what may be tried again."""
     try:
-        async with (
-            pool.acquire(timeout=ACQUIRE_S) as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        async with pool.acquire(timeout=ACQUIRE_S) as connection:
             yield connection
     except TollbookError:
         raise
@@ -74,3 +71,10 @@ async def reading(pool: Pool) -> AsyncIterator[Connection]:
         if not may_pass(error):
             raise
         raise Unavailable("The service's database does not answer now. Trying again later is safe.") from error
+
+
+@asynccontextmanager
+async def reading(pool: Pool) -> AsyncIterator[Connection]:
+    """The same, but one that sees one state of the tables, however many reads follow."""
+    async with borrowing(pool) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        yield connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import string
 import uuid
@@ -14,6 +15,7 @@ CLIENT_ID_LENGTH: Final = 20
 CLIENT_SECRET_LENGTH: Final = 40
 TOKEN_ID_LENGTH: Final = 12
 LEASE_ID_LENGTH: Final = 12
+CODE_LENGTH: Final = 6
 
 
 def _random_text(alphabet: str, length: int) -> str:
@@ -63,3 +65,13 @@ def new_token_secret() -> str:
 def new_vault_key() -> str:
     """A key for the vault: 64 hexadecimal digits."""
     return secrets.token_hex(32)
+
+
+def new_code() -> str:
+    """A code that somebody is sent and types in: 6 digits, so it must expire and bear few attempts."""
+    return _random_text(string.digits, CODE_LENGTH)
+
+
+def new_webhook_secret() -> str:
+    """What webhooks are signed with (Standard Webhooks): `whsec_` and 24 random bytes in base64."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import msgspec
 
 from services.alerts.dashboard import BUCKET, key_of
-from shared.eventlog.changes import Change, delete, insert, update
+from shared.eventlog.changes import Change, Write, delete, insert, update
 from shared.events.alerts import (
     AlertsEvent,
     ContactAdded,
@@ -51,18 +51,25 @@ _EDIT: Final = update("contact", _CONTACT, _SHOWN)
 _REMOVE: Final = delete("contact", _CONTACT)
 
 _METHOD: Final = {"contact_id": "text", "method": "text"}
-_STANDING: Final = {"verified": "boolean", "unsubscribed": "boolean", "code_expires_at": "timestamptz"}
+_THE_CODE: Final = {"code_vault_id": "text", "code_expires_at": "timestamptz"}
+_STANDING: Final = {"verified": "boolean", "unsubscribed": "boolean", **_THE_CODE}
 _HAVE: Final = insert("contact_method", {**_METHOD, **_STANDING})
 _HAVE_NOT: Final = delete("contact_method", _METHOD)
 _HAVE_NONE: Final = delete("contact_method", _CONTACT)
-_CODE: Final = update("contact_method", _METHOD, {"code_expires_at": "timestamptz"})
+_CODE: Final = update("contact_method", _METHOD, _THE_CODE)
 _VERIFY: Final = update("contact_method", _METHOD, _STANDING)
 _UNSUBSCRIBE: Final = update("contact_method", _METHOD, {"unsubscribed": "boolean"})
 
 _GROUP: Final = {"group_id": "text"}
 _MAKE_GROUP: Final = insert("contact_group", {**_GROUP, "account": "text", "name": "text"})
 _DROP_GROUP: Final = delete("contact_group", _GROUP)
-_JOIN: Final = insert("group_member", {**_GROUP, **_CONTACT})
+_JOIN: Final = Write(
+    "group_member",
+    """
+    INSERT INTO group_member (group_id, contact_id)
+    SELECT group_id, unnest(contacts::text[]) FROM unnest($1::text[], $2::text[]) AS n(group_id, contacts)
+    """,
+)
 _EMPTY_GROUP: Final = delete("group_member", _GROUP)
 
 _SCOPE: Final = {"account": "text", "client_id": "text", "service": "text"}
@@ -81,11 +88,12 @@ _VERSION: Final = """
     ON CONFLICT (account, client_id, service) DO UPDATE SET version = excluded.version, changed_at = excluded.changed_at
 """
 _FORGET_RECIPIENTS: Final = delete("recipient", _SCOPE)
-_RECIPIENT: Final = """
+_RECIPIENTS: Final = """
     INSERT INTO recipient (account, client_id, service, place, contact_id, group_id, methods)
-    SELECT account, client_id, service, place, contact_id, group_id, methods::text[]
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[])
-        AS n(account, client_id, service, place, contact_id, group_id, methods)
+    SELECT account, client_id, service, place, contact_id, group_id, methods
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS n(account, client_id, service, recipients),
+        ROWS FROM (jsonb_to_recordset(n.recipients::jsonb) AS (contact_id text, group_id text, methods text[]))
+            WITH ORDINALITY AS r(contact_id, group_id, methods, place)
 """
 # A contact or group that is removed stays in the rows of groups and recipients: whoever reads them joins what is there.
 
@@ -156,18 +164,18 @@ def _contact(event: ContactAdded | ContactEdited | ContactRemoved, at: datetime)
 
 
 def _has(contact_id: str, method: str) -> Change:
-    return Change(_HAVE, (contact_id, method, False, False, None), contact_id)
+    return Change(_HAVE, (contact_id, method, False, False, None, None), contact_id)
 
 
 def _standing(event: VerificationRequested | VerificationFailed | ContactVerified | ContactUnsubscribed) -> list[Change]:
     about = event.contact_id
     match event:
         case VerificationRequested():
-            return [Change(_CODE, (about, event.method, event.expires_at), about)]
+            return [Change(_CODE, (about, event.method, event.vault_id, event.expires_at), about)]
         case VerificationFailed():
-            return [] if event.attempts_left else [Change(_CODE, (about, event.method, None), about)]
+            return [] if event.attempts_left else [Change(_CODE, (about, event.method, None, None), about)]
         case ContactVerified():
-            return [Change(_VERIFY, (about, event.method, True, False, None), about)]
+            return [Change(_VERIFY, (about, event.method, True, False, None, None), about)]
         case ContactUnsubscribed():
             return [Change(_UNSUBSCRIBE, (about, event.method, True), about)]
         case _:
@@ -179,7 +187,7 @@ def _group(event: GroupChanged | GroupRemoved) -> list[Change]:
     changes = [Change(statement, (about,), about) for statement in (_EMPTY_GROUP, _DROP_GROUP)]
     if isinstance(event, GroupChanged):
         changes.append(Change(_MAKE_GROUP, (about, event.account, event.name), about))
-        changes.extend(Change(_JOIN, (about, contact), about) for contact in event.contacts)
+        changes.append(Change(_JOIN, (about, _array(event.contacts)), about))
     return changes
 
 
@@ -190,10 +198,12 @@ def _rule(event: NotificationRuleChanged | RecipientsChanged, at: datetime) -> l
         customs = (_array(event.daily_custom), _array(event.monthly_custom))
         row = (*scope, event.version, event.daily, event.monthly, *customs, at)
         return [Change(_DROP_RULE, scope, about), Change(_RULE, row, about)]
-    changes = [Change(_VERSION, (*scope, event.version, at), about), Change(_FORGET_RECIPIENTS, scope, about)]
-    for place, one in enumerate(event.recipients):
-        changes.append(Change(_RECIPIENT, (*scope, place, one.contact_id, one.group_id, _array(one.methods)), about))
-    return changes
+    recipients = msgspec.json.encode(event.recipients).decode()
+    return [
+        Change(_VERSION, (*scope, event.version, at), about),
+        Change(_FORGET_RECIPIENTS, scope, about),
+        Change(_RECIPIENTS, (*scope, recipients), about),
+    ]
 
 
 def _requested(event: NotificationRequested, at: datetime, position: int) -> Change:

@@ -8,11 +8,13 @@ from itertools import islice
 from typing import Final
 
 from services.metering.directory import REGISTRY_CONSUMER
-from services.metering.reactions import Unreadable, decode, react
+from services.metering.reactions import react
 from shared.clock import Clock
 from shared.eventlog.changes import Change, apply
+from shared.events.registry import CODEC
 from shared.postgres import Connection, Pool
 from shared.streams.consumer import Consumer, Poison
+from shared.streams.facts import Unreadable, decode
 from shared.streams.jetstream import Connected
 from shared.streams.message import Message
 
@@ -37,7 +39,7 @@ async def follow_registry(connection: Connection, messages: Sequence[Message]) -
     while some := list(islice(waiting, AT_ONCE)):
         for message in some:
             try:
-                event, recorded_at = decode(message)
+                event, recorded_at = decode(CODEC, message)
             except Unreadable as error:
                 raise Poison(message, str(error)) from error
             changes += react(event, message.sequence, recorded_at)

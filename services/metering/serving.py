@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple, TypeVar
@@ -12,11 +11,11 @@ from shared.errors import TollbookError, Unavailable
 from shared.eventlog.transact import Transactor
 from shared.events.metering import MeteringEvent
 from shared.postgres import Connection, Pool
+from shared.streams import awaiting
 from shared.streams.passing import may_pass
 
 ACQUIRE_S: Final = 2.0
 REGISTRY_WAIT_S: Final = 0.5
-RELAY_WAIT_S: Final = 0.1
 T = TypeVar("T")
 
 
@@ -29,14 +28,8 @@ class Started(NamedTuple):
 
 
 async def awaited(connection: Connection, directory: Directory, find: Callable[[], Awaitable[T | None]]) -> T | None:
-    """What `find` finds. What the registry decided a moment ago may still be on its way here: it is waited for."""
-    found = await find()
-    for delay_s in (0.0, RELAY_WAIT_S):
-        if found is None:
-            await asyncio.sleep(delay_s)
-            await directory.await_registry(connection, REGISTRY_WAIT_S)
-            found = await find()
-    return found
+    """What `find` finds, of what the registry decided until now."""
+    return await awaiting.awaited(find, lambda: directory.await_registry(connection, REGISTRY_WAIT_S))
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from shared.errors import FieldProblem
 
@@ -110,6 +111,13 @@ def whole(entered: Any) -> Any:
     """For a BeforeValidator of a strict int. JSON has one kind of number: 60.0 is the integer 60. Nothing else becomes one, true
     and "60" least of all."""
     return int(entered) if isinstance(entered, float) and entered.is_integer() else entered
+
+
+def each_once(entered: tuple[Any, ...]) -> tuple[Any, ...]:
+    """For an AfterValidator of a collection whose items are named once."""
+    if len(set(entered)) != len(entered):
+        raise PydanticCustomError("repeated", "Something is there twice.", {"hint": "Name each once."})
+    return entered
 
 
 def _path(parts: Iterable[Any]) -> str:

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from shared.commands.base import AccountId, ActorId, Command, Message, Query, Reply
+from shared.commands.base import AccountId, ActorId, Command, Message, Query, Reply, each_once
 from shared.commands.registry import Zone
 from shared.events.alerts import Locale, Method
 from shared.webhooks import WEBHOOK_URL_MAX, webhook_url_problem
@@ -114,6 +114,9 @@ def _or_removed(check: Any) -> AfterValidator:
 
 ContactId = Annotated[str, _Text(_ID, "This is not a contact's id.", "GET /v1/contacts lists them.")]
 GroupId = Annotated[str, _Text(_ID, "This is not a group's id.", "GET /v1/contact-groups lists them.")]
+Members = Annotated[
+    tuple[ContactId, ...], Field(max_length=CONTACTS_MAX, json_schema_extra={"uniqueItems": True}), AfterValidator(each_once)
+]
 ContactName = Annotated[str, _label(CONTACT_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": CONTACT_NAME_MAX})]
 GroupName = Annotated[str, _label(GROUP_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": GROUP_NAME_MAX})]
 Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra={"format": "email", "maxLength": EMAIL_MAX})]
@@ -207,7 +210,8 @@ class RemoveContact(Command):
 class RequestVerification(Command):
     """Send a code to the contact's address of that method. -> VerificationView
 
-    Conflict: it is verified. TooManyRequests: one was sent a moment ago, or too many were today. InvalidInput: no such address.
+    Conflict: it is verified. TooManyRequests: one was sent a moment ago, or too many were in a day, to this address or by the
+    account. InvalidInput: no such address.
     """
 
     contact_id: ContactId
@@ -215,7 +219,10 @@ class RequestVerification(Command):
 
 
 class ConfirmVerification(Command):
-    """Enter the code that was sent. -> VerificationResult, which says `verified` false for a wrong one."""
+    """Enter the code that was sent. -> VerificationResult, which says `verified` false for a wrong one.
+
+    It is valid for ten minutes and void after five wrong ones, and after the address is changed. InvalidInput: no such address.
+    """
 
     contact_id: ContactId
     method: Method
@@ -223,7 +230,10 @@ class ConfirmVerification(Command):
 
 
 class SendTest(Command):
-    """Send a test message to a verified address. -> TestRequested. TooManyRequests: there were too many."""
+    """Send a test message to an address that can be used. -> TestRequested
+
+    Conflict: it is not verified, or unsubscribed. TooManyRequests: there were too many in an hour. InvalidInput: no such address.
+    """
 
     contact_id: ContactId
     method: Method
@@ -242,26 +252,27 @@ class Unsubscribe(Command):
 
 
 class ReissueWebhookSecret(Command):
-    """A new secret that the contact's webhook is signed with. -> WebhookSecret"""
+    """A new secret that the contact's webhook is signed with, at once. NotFound: it has no webhook. -> WebhookSecret"""
 
     contact_id: ContactId
 
 
 class AddGroup(Command):
-    """A group of contacts, to be named as one. -> GroupView"""
+    """A group of contacts, to be named as one. -> GroupView
+
+    InvalidInput: a contact that the account does not have. Conflict: another group has the name, or there are too many.
+    """
 
     name: GroupName
-    contacts: Annotated[tuple[ContactId, ...], Field(max_length=CONTACTS_MAX, json_schema_extra={"uniqueItems": True})] = ()
+    contacts: Members = ()
 
 
 class EditGroup(Command):
-    """Change what is given; what is left out, or null, stays. -> GroupView"""
+    """Change what is given; what is left out, or null, stays. Refused as AddGroup. -> GroupView"""
 
     group_id: GroupId
     name: GroupName | None = None
-    contacts: Annotated[tuple[ContactId, ...], Field(max_length=CONTACTS_MAX, json_schema_extra={"uniqueItems": True})] | None = (
-        None
-    )
+    contacts: Members | None = None
 
 
 class RemoveGroup(Command):
@@ -373,6 +384,8 @@ class WebhookSecret(Reply):
 
 
 class GroupMember(Reply):
+    """A contact that is there. `name` is today's, also when a repeated command gets its first reply."""
+
     contact_id: str
     name: str
 

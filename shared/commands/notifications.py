@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from shared.commands.base import Command, Message, Query, Reply, whole
+from shared.commands.base import Command, Message, Query, Reply, each_once, whole
 from shared.commands.contacts import ContactId, GroupId
 from shared.commands.limits import Percent, Version
 from shared.commands.metering import ClientId, ServiceId
@@ -35,12 +35,6 @@ def _threshold(entered: int) -> int:
     return entered
 
 
-def _each_once(entered: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(entered)) != len(entered):
-        raise PydanticCustomError("repeated", "Something is there twice.", {"hint": "Name each once."})
-    return entered
-
-
 Threshold = Annotated[
     int,
     Field(strict=True, json_schema_extra={"minimum": STEP, "maximum": 100, "multipleOf": STEP}),
@@ -51,10 +45,10 @@ _UNIQUE: Final = {"uniqueItems": True}
 Custom = Annotated[
     tuple[Percent, ...],
     Field(max_length=CUSTOM_MAX, json_schema_extra=_UNIQUE),
-    AfterValidator(_each_once),
+    AfterValidator(each_once),
     AfterValidator(lambda entered: tuple(sorted(entered))),
 ]
-Methods = Annotated[tuple[Method, ...], Field(min_length=1, max_length=3, json_schema_extra=_UNIQUE), AfterValidator(_each_once)]
+Methods = Annotated[tuple[Method, ...], Field(min_length=1, max_length=3, json_schema_extra=_UNIQUE), AfterValidator(each_once)]
 
 
 class RecipientEntered(Message):

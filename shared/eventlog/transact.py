@@ -246,9 +246,8 @@ class Transactor(Generic[E]):
         fresh = self._answer_repeated(batch, known, outcome)
         if not fresh:
             return outcome
-        tables = _Tables(connection, await _read_ahead(connection, fresh))
+        tables = _Tables(connection, self._vault, await _read_ahead(connection, fresh))
         kept: list[tuple[object, ...]] = []
-        sealed: dict[str, bytes] = {}
         shredded: set[str] = set()
         for pending in fresh:
             facts = await tables.facts_for(pending)
@@ -268,14 +267,12 @@ class Transactor(Generic[E]):
             past.extend(decision.events)
             decided = chain(decision.events, *decision.begins.values())
             pairs = zip(recorded, decided, strict=True)
-            tables.change(pending, [change for row, event in pairs for change in self._project(row, event)])
-            sealed |= decision.seal
+            changes = [change for row, event in pairs for change in self._project(row, event)]
+            tables.change(pending, changes, decision.seal)
             shredded |= set(decision.shred)
             kept.append(self._kept(pending, decision))
             outcome.replies.append((pending, decision.reply))
         also = self._log.writes(outcome.appended) if outcome.appended else []
-        if sealed:
-            also.append(self._vault.keeps(sealed))
         if kept:
             also.append(Bound(_KEEP_COMMANDS, [list(column) for column in zip(*kept, strict=True)]))
         try:
@@ -341,21 +338,24 @@ class _Outcome:
 
 
 class _Tables:
-    """The read tables within one transaction: changes wait until all are known, or until facts must show them.
+    """The read tables and the vault within one transaction: changes wait until all are known, or until facts must show them.
 
     Facts are of one account: they must show what was decided for it before in this transaction, and only that.
     """
 
-    def __init__(self, connection: Connection, ahead: Mapping[_Pending, Any]) -> None:
+    def __init__(self, connection: Connection, vault: Vault, ahead: Mapping[_Pending, Any]) -> None:
         self._connection = connection
+        self._vault = vault
         self._ahead = ahead
         self._changes: list[Change] = []
+        self._sealed: dict[str, bytes] = {}
         self._waiting: set[str] = set()
         self._decided: set[str] = set()
 
-    def change(self, pending: _Pending, changes: Sequence[Change]) -> None:
+    def change(self, pending: _Pending, changes: Sequence[Change], seal: Mapping[str, bytes]) -> None:
         """What was decided for a command."""
         self._changes.extend(changes)
+        self._sealed |= seal
         self._waiting.add(pending.command.account)
         self._decided.add(pending.command.account)
 
@@ -370,8 +370,10 @@ class _Tables:
 
     async def write(self, also: Sequence[Bound] = ()) -> None:
         """Make the changes that wait, together with other writes."""
-        await apply(self._connection, self._changes, also)
+        sealed = [self._vault.keeps(self._sealed)] if self._sealed else []
+        await apply(self._connection, self._changes, [*also, *sealed])
         self._changes.clear()
+        self._sealed.clear()
         self._waiting.clear()
 
 

@@ -68,6 +68,10 @@ class Vault:
         sealed = await connection.fetchval("SELECT sealed FROM vault WHERE id = $1", id_)
         if sealed is None:
             raise NotFound("This value is no longer kept.")
+        return self.open_kept(id_, sealed)
+
+    def open_kept(self, id_: str, sealed: bytes) -> bytes:
+        """The plaintext of a row of the table `vault` that was read together with others. Raises VaultKeyUnknown."""
         return self.open(f"vault:{id_}", sealed)
 
     async def shred(self, connection: Connection, id_: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from shared.clock import Clock
 from shared.errors import Unavailable
@@ -12,6 +13,9 @@ from shared.streams.declare import stream_state
 from shared.streams.jetstream import Connected
 
 POLL_S: Final = 0.02
+RELAY_WAIT_S: Final = 0.1
+"""How long what another service has just decided may take to come into its stream."""
+T = TypeVar("T")
 _CHECKPOINT: Final = "SELECT sequence FROM checkpoint WHERE consumer = $1 AND stream = $2 AND subject = ''"
 
 
@@ -29,3 +33,17 @@ async def await_applied(
         if clock.monotonic() > deadline:
             raise Unavailable(f"Message {end} of {stream} has not been applied here within {timeout_s:g} s.")
         await asyncio.sleep(POLL_S)
+
+
+async def awaited(find: Callable[[], Awaitable[T | None]], applied: Callable[[], Awaitable[None]]) -> T | None:
+    """What `find` finds. What another service decided a moment ago may still be on its way here: it is waited for.
+
+    `applied` waits for what is in that service's stream now, as `await_applied` does.
+    """
+    found = await find()
+    for delay_s in (0.0, RELAY_WAIT_S):
+        if found is None:
+            await asyncio.sleep(delay_s)
+            await applied()
+            found = await find()
+    return found

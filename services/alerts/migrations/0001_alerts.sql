@@ -14,14 +14,17 @@ CREATE TABLE contact (
 );
 CREATE INDEX contact_by_account ON contact (account);
 
--- A row for each address that a contact has. `code_expires_at`: until when the last code can be entered, null when there is none.
+-- A row for each address that a contact has. `code_vault_id` and `code_expires_at`: where the code is that can be entered, and
+-- until when; null when there is none.
 CREATE TABLE contact_method (
     contact_id       text    NOT NULL,
     method           text    NOT NULL CHECK (method IN ('email', 'sms', 'webhook')),
     verified         boolean NOT NULL,
     unsubscribed     boolean NOT NULL,
+    code_vault_id    text,
     code_expires_at  timestamptz,
-    PRIMARY KEY (contact_id, method)
+    PRIMARY KEY (contact_id, method),
+    CHECK ((code_vault_id IS NULL) = (code_expires_at IS NULL))
 );
 
 CREATE TABLE contact_group (
@@ -92,6 +95,7 @@ CREATE TABLE notification (
 CREATE INDEX notification_waiting ON notification (contact_id, method, due_at) WHERE state = 'waiting';
 CREATE INDEX notification_by_account ON notification (account, position DESC);
 CREATE INDEX notification_by_app ON notification (client_id, position DESC) WHERE client_id <> '';
+CREATE INDEX notification_asked_for ON notification (account, requested_at) WHERE kind IN ('verification', 'test');
 CREATE INDEX notification_by_contact ON notification (contact_id, position DESC);
 
 -- What the registry said: accounts' zones, and what applications are called and have selected. `position` is in REGISTRY.
