@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from faststream.nats import NatsBroker
 
@@ -19,12 +19,14 @@ WORKERS_MAX: Final = 16
 ACQUIRE_S: Final = 2.0
 
 S = TypeVar("S")
+Answers: TypeAlias = Mapping[type[Command | Query], Callable[..., Awaitable[Any]]]
+"""What answers each command and query."""
 
 
 class Answering(Generic[S]):
     """The base of a service's handlers. Before `start` everything is answered with Unavailable.
 
-    `answers` maps each command and query to the method that answers it. `S` is what there is once the service has started.
+    `S` is what there is once the service has started.
     """
 
     service: str
@@ -33,7 +35,7 @@ class Answering(Generic[S]):
         self._started: S | None = None
 
     @property
-    def answers(self) -> Mapping[type[Command | Query], Callable[..., Awaitable[Any]]]:
+    def answers(self) -> Answers:
         """By command or query."""
         raise NotImplementedError
 
@@ -60,7 +62,7 @@ class Answering(Generic[S]):
 
 
 @asynccontextmanager
-async def borrowing(pool: Pool) -> AsyncIterator[Connection]:
+async def reading(pool: Pool) -> AsyncIterator[Connection]:
     """A connection; a lost database as what may be tried again."""
     try:
         async with pool.acquire(timeout=ACQUIRE_S) as connection:
@@ -74,7 +76,7 @@ async def borrowing(pool: Pool) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def reading(pool: Pool) -> AsyncIterator[Connection]:
-    """The same, but one that sees one state of the tables, however many reads follow."""
-    async with borrowing(pool) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+async def snapshot(pool: Pool) -> AsyncIterator[Connection]:
+    """`reading` that sees one state of the tables, however many reads follow."""
+    async with reading(pool) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         yield connection

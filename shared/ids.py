@@ -8,6 +8,8 @@ import string
 import uuid
 from typing import Final
 
+from shared import webhooks
+
 LOWER_ALNUM: Final = string.ascii_lowercase + string.digits
 ALNUM: Final = string.ascii_letters + string.digits
 
@@ -73,5 +75,5 @@ def new_code() -> str:
 
 
 def new_webhook_secret() -> str:
-    """What webhooks are signed with (Standard Webhooks): `whsec_` and 24 random bytes in base64."""
-    return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
+    """What a webhook's receiver checks signatures with: "whsec_" and 32 random bytes in base64, as Standard Webhooks has it."""
+    return webhooks.PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -9,9 +9,13 @@ from pydantic import Field, SecretStr, StringConstraints
 from pydantic_settings import SettingsConfigDict
 
 import shared
+from services.alerts.contact_handlers import ContactHandlers
+from services.alerts.following import registry_consumer
 from services.alerts.projection import TABLES, project
+from services.alerts.rule_handlers import RuleHandlers
 from services.alerts.serving import Started
 from shared.asyncapi import ChannelDoc, event_docs
+from shared.catalog import load_catalog
 from shared.clock import SystemClock
 from shared.commands.contacts import SERVICE
 from shared.eventlog.log import EventLog
@@ -19,10 +23,12 @@ from shared.eventlog.rebuild import rebuild as rebuild_tables
 from shared.eventlog.transact import Transactor
 from shared.eventlog.vault import Vault
 from shared.events.alerts import CODEC
+from shared.events.registry import STREAM as REGISTRY
 from shared.main import Program
 from shared.postgres import open_pool
 from shared.service import Service
 from shared.settings import CatalogSettings, DatabaseSettings, Port
+from shared.streams.consumer import Source
 from shared.streams.relay import Relay
 
 _SHARED: Final = Path(shared.__file__).parent
@@ -57,6 +63,11 @@ def build(settings: AlertsSettings) -> Service:
     clock = SystemClock()
     vault = Vault(settings.vault_key)
     service = Service(SERVICE, settings, DESCRIPTION)
+    contacts = ContactHandlers(clock)
+    rules = RuleHandlers(load_catalog(settings.catalog), lambda: service.nc, clock)
+    for handlers in (contacts, rules):
+        handlers.subscribe(service.broker)
+    service.readiness("commands", contacts.readiness)
     service.document.channels += [
         ChannelDoc(
             message.name,
@@ -80,7 +91,13 @@ def build(settings: AlertsSettings) -> Service:
         def committed() -> None:
             relay.wake()
 
-        Started(pool, Transactor(pool, log, vault, project, clock, committed), vault)
+        registry = registry_consumer(pool, lambda: service.nc, clock)
+        await registry.add(Source(REGISTRY))
+        service.background("registry", registry.run)
+        service.readiness("registry", registry.readiness)
+        started = Started(pool, Transactor(pool, log, vault, project, clock, committed), vault)
+        for handlers in (contacts, rules):
+            handlers.start(started)
 
     service.starter(start)
     return service

@@ -210,15 +210,15 @@ def add_contact(
     return Decision([added], view, seal={new.vault_id: encode_card(card)}, reveals=new.vault_id, at=facts.now)
 
 
-def edit_contact(
-    state: Contact | None, facts: CardFacts, command: EditContact, new: New
-) -> Decision[AlertsEvent, ContactView]:
+def edit_contact(state: Contact | None, facts: CardFacts, command: EditContact, new: New) -> Decision[AlertsEvent, ContactView]:
     """The contact with what was given changed. An address that is another one than before has to be verified."""
     contact, kept = _known(state, facts, command.account)
     card = _edited(kept.card, command, new.webhook_secret)
     now_has, had = addresses(card), addresses(kept.card)
     if not now_has:
-        problem = FieldProblem(_last_removed(command), "No address would be left.", "Enter another address, or remove the contact.")
+        problem = FieldProblem(
+            _last_removed(command), "No address would be left.", "Enter another address, or remove the contact."
+        )
         raise InvalidInput("A contact has an address at least.", [problem])
     quiet_hours = contact.quiet_hours if command.quiet_hours is None else _quiet_hours(command.quiet_hours or None)
     edited = ContactEdited(

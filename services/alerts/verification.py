@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from services.alerts.contacts import ATTEMPTS_MAX, CODE_VALID, Contact, own, standing_of
+from services.alerts.contacts import ATTEMPTS_MAX, CODE_VALID, Code, Contact, own, standing_of
 from services.alerts.requests import request_id, request_stream
 from shared.commands.contacts import (
     ConfirmVerification,
@@ -71,7 +71,7 @@ class EnteredFacts(NamedTuple):
     codes: Mapping[str, str]
 
 
-class TestFacts(NamedTuple):
+class TriedFacts(NamedTuple):
     """When test messages to the contact were asked for within an hour, the oldest first."""
 
     now: datetime
@@ -123,23 +123,23 @@ def request_verification(
 def confirm_verification(
     state: Contact | None, facts: EnteredFacts, command: ConfirmVerification
 ) -> Decision[AlertsEvent, VerificationResult]:
-    """Verify the address, or count the attempt. A refusal would count nothing, so that a wrong code is answered like a right one."""
+    """Verify the address, or count the attempt: as an answer, for a refusal would leave nothing behind to count."""
     contact = own(state, command.account)
     standing = standing_of(contact, command.method)
-    where = {"contact_id": contact.contact_id, "method": command.method}
+    here = VerificationResult(contact_id=contact.contact_id, method=command.method, verified=False)
     if standing.usable:
-        return Decision([], VerificationResult(**where, verified=True))
+        return Decision([], here.model_copy(update={"verified": True}))
     code = standing.code
-    problem = _void(None if code is None else (code.attempts_left, code.expires_at), facts.now)
+    problem = _void(code, facts.now)
     if code is None or problem:
-        return Decision([], VerificationResult(**where, verified=False, problem=problem))
+        return Decision([], here.model_copy(update={"problem": problem}))
     if hmac.compare_digest(facts.codes.get(code.vault_id, "").encode(), command.code.encode()):
-        verified = ContactVerified(account=contact.account, **where)
-        return Decision([verified], VerificationResult(**where, verified=True), shred=[code.vault_id])
+        verified = ContactVerified(account=contact.account, contact_id=contact.contact_id, method=command.method)
+        return Decision([verified], here.model_copy(update={"verified": True}), shred=[code.vault_id])
     left = code.attempts_left - 1
-    failed = VerificationFailed(account=contact.account, **where, attempts_left=left)
-    problem = "This is not the code." if left else f"This is not the code, for the {ATTEMPTS_MAX}th time. Have another one sent."
-    reply = VerificationResult(**where, verified=False, attempts_left=left, problem=problem)
+    failed = VerificationFailed(account=contact.account, contact_id=contact.contact_id, method=command.method, attempts_left=left)
+    problem = "This is not the code." if left else f"This is not the code, {ATTEMPTS_MAX} times now. Have another one sent."
+    reply = here.model_copy(update={"attempts_left": left, "problem": problem})
     return Decision([failed], reply, shred=[] if left else [code.vault_id])
 
 
@@ -154,7 +154,7 @@ def unsubscribe(state: Contact | None, command: Unsubscribe, method: Method) -> 
     return Decision([event], reply)
 
 
-def send_test(state: Contact | None, facts: TestFacts, command: SendTest) -> Decision[AlertsEvent, TestRequested]:
+def send_test(state: Contact | None, facts: TriedFacts, command: SendTest) -> Decision[AlertsEvent, TestRequested]:
     """Have a message sent that tells nothing but that messages arrive."""
     contact = own(state, command.account)
     standing = standing_of(contact, command.method)
@@ -188,14 +188,13 @@ def _message(
     )
 
 
-def _void(code: tuple[int, datetime] | None, now: datetime) -> str:
+def _void(code: Code | None, now: datetime) -> str:
     """Why no code can be entered, "" if one can."""
     if code is None:
         return "There is no code for this address. Have one sent."
-    attempts_left, expires_at = code
-    if not attempts_left:
+    if not code.attempts_left:
         return "The code is void after too many wrong ones. Have another one sent."
-    return "The code has expired. Have another one sent." if expires_at <= now else ""
+    return "The code has expired. Have another one sent." if code.expires_at <= now else ""
 
 
 def _too_many(what: str, wait: timedelta) -> TooManyRequests:

@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from shared.commands.base import AccountId, ActorId, Command, Message, Query, Reply, each_once
 from shared.commands.registry import Zone
 from shared.events.alerts import Locale, Method
-from shared.webhooks import WEBHOOK_URL_MAX, webhook_url_problem
+from shared.webhooks import URL_LENGTH_MAX, WebhookUrlProblem, webhook_url
 
 SERVICE: Final = "alerts"
 
@@ -34,6 +34,8 @@ EMAIL_MAX: Final = 254
 CONTACTS_MAX: Final = 200
 """Contacts of one account, at most."""
 GROUPS_MAX: Final = 50
+GROUP_CONTACTS_MAX: Final = 50
+"""Contacts in a group, at most: all groups with the longest names go into one message of NATS."""
 GROUP_NAME_MAX: Final = 30
 ZONE_DEFAULT: Final = "Asia/Seoul"
 LOCALE_DEFAULT: Final[Locale] = "ko"
@@ -80,12 +82,10 @@ def _phone(entered: str) -> str:
 
 
 def _webhook(entered: str) -> str:
-    problem = webhook_url_problem(entered)
-    if problem is not None:
-        raise PydanticCustomError(
-            "webhook_url", "{problem}", {"problem": problem, "hint": "Enter one like https://example.com/hooks/1."}
-        )
-    return entered
+    try:
+        return webhook_url(entered)
+    except WebhookUrlProblem as problem:
+        raise PydanticCustomError("webhook_url", "{problem}", {"problem": problem.problem, "hint": problem.hint}) from problem
 
 
 class _Text:
@@ -115,13 +115,15 @@ def _or_removed(check: Any) -> AfterValidator:
 ContactId = Annotated[str, _Text(_ID, "This is not a contact's id.", "GET /v1/contacts lists them.")]
 GroupId = Annotated[str, _Text(_ID, "This is not a group's id.", "GET /v1/contact-groups lists them.")]
 Members = Annotated[
-    tuple[ContactId, ...], Field(max_length=CONTACTS_MAX, json_schema_extra={"uniqueItems": True}), AfterValidator(each_once)
+    tuple[ContactId, ...],
+    Field(max_length=GROUP_CONTACTS_MAX, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(each_once),
 ]
 ContactName = Annotated[str, _label(CONTACT_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": CONTACT_NAME_MAX})]
 GroupName = Annotated[str, _label(GROUP_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": GROUP_NAME_MAX})]
 Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra={"format": "email", "maxLength": EMAIL_MAX})]
 Phone = Annotated[str, AfterValidator(_phone), Field(json_schema_extra={"description": "E.164: +821012345678"})]
-WebhookUrl = Annotated[str, AfterValidator(_webhook), Field(json_schema_extra={"format": "uri", "maxLength": WEBHOOK_URL_MAX})]
+WebhookUrl = Annotated[str, AfterValidator(_webhook), Field(json_schema_extra={"format": "uri", "maxLength": URL_LENGTH_MAX})]
 TimeOfDay = Annotated[str, _Text(_TIME, "This is not a time of day.", "Enter it as HH:MM, 00:00 to 23:59.")]
 Code = Annotated[
     str, _Text(rf"[0-9]{{{CODE_DIGITS}}}", "This is not a code.", f"Enter the {CODE_DIGITS} digits that were in the message.")
