@@ -3,7 +3,6 @@ alerts.queries.<Name>."""
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
@@ -22,7 +21,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from shared.commands.base import AccountId, ActorId, Command, Message, Query, Reply, each_once
+from shared.commands.base import AccountId, ActorId, Command, Message, Query, Reply, Shaped, each_once
 from shared.commands.registry import Zone
 from shared.events.alerts import Locale, Method
 from shared.webhooks import URL_LENGTH_MAX, WebhookUrlProblem, webhook_url
@@ -88,32 +87,13 @@ def _webhook(entered: str) -> str:
         raise PydanticCustomError("webhook_url", "{problem}", {"problem": problem.problem, "hint": problem.hint}) from problem
 
 
-class _Text:
-    """A text that matches `pattern`, whole; what is wrong with any other, and the way out, in words."""
-
-    def __init__(self, pattern: str, problem: str, hint: str) -> None:
-        self._pattern = re.compile(pattern, re.ASCII)
-        self._problem, self._hint = problem, hint
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**handler(schema), "pattern": f"^{self._pattern.pattern}$"}
-
-    def _check(self, entered: str) -> str:
-        if not self._pattern.fullmatch(entered):
-            raise PydanticCustomError("pattern", "{problem}", {"problem": self._problem, "hint": self._hint})
-        return entered
-
-
 def _or_removed(check: Any) -> AfterValidator:
     """For a field of an edit: an empty string removes what is there."""
     return AfterValidator(lambda entered: check(entered) if entered else "")
 
 
-ContactId = Annotated[str, _Text(_ID, "This is not a contact's id.", "GET /v1/contacts lists them.")]
-GroupId = Annotated[str, _Text(_ID, "This is not a group's id.", "GET /v1/contact-groups lists them.")]
+ContactId = Annotated[str, Shaped(_ID, "This is not a contact's id.", "GET /v1/contacts lists them.")]
+GroupId = Annotated[str, Shaped(_ID, "This is not a group's id.", "GET /v1/contact-groups lists them.")]
 Members = Annotated[
     tuple[ContactId, ...],
     Field(max_length=GROUP_CONTACTS_MAX, json_schema_extra={"uniqueItems": True}),
@@ -124,9 +104,9 @@ GroupName = Annotated[str, _label(GROUP_NAME_MAX), Field(json_schema_extra={"min
 Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra={"format": "email", "maxLength": EMAIL_MAX})]
 Phone = Annotated[str, AfterValidator(_phone), Field(json_schema_extra={"description": "E.164: +821012345678"})]
 WebhookUrl = Annotated[str, AfterValidator(_webhook), Field(json_schema_extra={"format": "uri", "maxLength": URL_LENGTH_MAX})]
-TimeOfDay = Annotated[str, _Text(_TIME, "This is not a time of day.", "Enter it as HH:MM, 00:00 to 23:59.")]
+TimeOfDay = Annotated[str, Shaped(_TIME, "This is not a time of day.", "Enter it as HH:MM, 00:00 to 23:59.")]
 Code = Annotated[
-    str, _Text(rf"[0-9]{{{CODE_DIGITS}}}", "This is not a code.", f"Enter the {CODE_DIGITS} digits that were in the message.")
+    str, Shaped(rf"[0-9]{{{CODE_DIGITS}}}", "This is not a code.", f"Enter the {CODE_DIGITS} digits that were in the message.")
 ]
 
 
@@ -199,7 +179,7 @@ class EditContact(Command):
     zone: Zone | None = None
     quiet_hours: Annotated[QuietHoursEntered | Literal[""], _OrNone()] | None = None
     digest_at: (
-        Annotated[str, _Text(f"({_TIME})?", "This is not a time of day.", "Enter it as HH:MM, or an empty string.")] | None
+        Annotated[str, Shaped(f"({_TIME})?", "This is not a time of day.", "Enter it as HH:MM, or an empty string.")] | None
     ) = None
 
 

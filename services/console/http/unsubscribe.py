@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse
 
 from services.console.http.boundary import address_of
 from services.console.http.pages import HEADERS, Words, language_of, page
-from services.console.http.request import Behind
+from services.console.http.request import Behind, Services
 from services.console.problems import RETRY_AFTER_S
 from services.console.ratelimit import FailureLimit
 from services.console.settings import Network
@@ -105,17 +105,26 @@ async def unsubscribe(
     if wait_s:
         return _answer(_TOO_MANY, locale, 429, wait_s)
     try:
-        if not _TOKEN.fullmatch(token):
-            raise NotFound("This is not a token.")
-        # A new wish each time: who has verified the address again may end mails again, by the same link.
-        command = contacts.Unsubscribe(command_id=new_id(), token=token)
-        await behind.ask(contacts.SERVICE, command, contacts.Unsubscribed)
-    except NotFound:
-        attempts.failed(request)
-        return _answer(_UNKNOWN, locale, 404)
+        ended = await _end(behind, token)
     except Unavailable:
         return _answer(_AWAY, locale, 503, RETRY_AFTER_S)
+    if not ended:
+        attempts.failed(request)
+        return _answer(_UNKNOWN, locale, 404)
     return _answer(_DONE, locale)
+
+
+async def _end(behind: Services, token: str) -> bool:
+    """Whether mails are ended: nobody issued any other token, or the contact is gone."""
+    if not _TOKEN.fullmatch(token):
+        return False
+    # A new wish each time: who has verified the address again may end mails again, by the same link.
+    command = contacts.Unsubscribe(command_id=new_id(), token=token)
+    try:
+        await behind.ask(contacts.SERVICE, command, contacts.Unsubscribed)
+    except NotFound:
+        return False
+    return True
 
 
 def _answer(
