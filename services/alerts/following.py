@@ -33,9 +33,12 @@ Reaction: TypeAlias = Callable[[Connection, Sequence[Told]], Awaitable[None]]
 """Writes what events cause, in the transaction of the consumer's checkpoint."""
 
 
-def registry_consumer(pool: Pool, nc: Connected, clock: Clock, *also: Reaction) -> Consumer:
+def registry_consumer(
+    pool: Pool, nc: Connected, clock: Clock, *also: Reaction, committed: Callable[[], None] = lambda: None
+) -> Consumer:
     """Follows the registry, once its source is added. `also` are asked in this order, after the rows are written."""
-    return Consumer(REGISTRY_CONSUMER, pool, nc, follow_registry(write_rows, *also), batch_max=BATCH_MAX, clock=clock)
+    handle = follow_registry(write_rows, *also)
+    return Consumer(REGISTRY_CONSUMER, pool, nc, handle, batch_max=BATCH_MAX, clock=clock, committed=committed)
 
 
 def follow_registry(*reactions: Reaction) -> Handle:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import msgspec
 
 from services.alerts.dashboard import BUCKET, key_of
+from services.alerts.holding import is_urgent
 from shared.eventlog.changes import Change, Write, delete, insert, update
 from shared.events.alerts import (
     AlertsEvent,
@@ -116,6 +117,7 @@ _REQUEST: Final = insert(
         **_METHOD,
         "kind": "text",
         "about": "text",
+        "urgent": "boolean",
         "requested_at": "timestamptz",
         "due_at": "timestamptz",
         "deadline": "timestamptz",
@@ -208,7 +210,7 @@ def _rule(event: NotificationRuleChanged | RecipientsChanged, at: datetime) -> l
 
 def _requested(event: NotificationRequested, at: datetime, position: int) -> Change:
     about = msgspec.json.encode(event.about).decode()
-    what = (event.app_name, event.contact_id, event.method, event.about.__struct_config__.tag, about)
+    what = (event.app_name, event.contact_id, event.method, event.about.__struct_config__.tag, about, is_urgent(event.about))
     row = (event.request_id, event.account, event.client_id, event.service, *what, at, event.due_at, event.deadline, position)
     return Change(_REQUEST, (*row, *_WAITING), event.request_id)
 

@@ -25,6 +25,8 @@ PAGE_DEFAULT: Final = 20
 
 State = Literal["waiting", "delivered", "failed"]
 Kind = Literal["crossed", "secret_reissued", "app_deleted", "review_decided", "verification", "test"]
+TemplateKind = Kind | Literal["digest"]
+"""What a message can be about, and many things in one."""
 
 
 def _threshold(entered: int) -> int:
@@ -128,7 +130,7 @@ class ListTemplates(Query):
 class PreviewTemplate(Query):
     """What a message of that kind would look like, with made-up content. -> TemplatePreview"""
 
-    kind: Kind
+    kind: TemplateKind
     method: Method
     locale: Locale
 
@@ -230,7 +232,7 @@ class DeliveryCounts(Reply):
 
 
 class TemplateView(Reply):
-    kind: Kind
+    kind: TemplateKind
     methods: tuple[Method, ...]
     locales: tuple[Locale, ...]
 

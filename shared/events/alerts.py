@@ -244,8 +244,9 @@ class NotificationDelivered(Event, frozen=True, kw_only=True):
 
 
 FailureReason = Literal[
-    "refused", "deadline", "contact_removed", "not_verified", "unsubscribed", "expired", "too_many_attempts", "channel_not_set_up"
+    "refused", "deadline", "contact_removed", "not_verified", "unsubscribed", "expired", "channel_not_set_up"
 ]
+"""`expired`: the code that was to be told can no longer be entered."""
 
 
 class NotificationFailed(Event, frozen=True, kw_only=True):

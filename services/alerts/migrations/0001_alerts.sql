@@ -69,7 +69,7 @@ CREATE TABLE recipient (
 );
 
 -- Every message that was asked for. `position` is that of NotificationRequested: the order in which they are listed. `about` is
--- JSON, as the event has it.
+-- JSON, as the event has it. `urgent`: it is not held back, and does not wait long for company.
 CREATE TABLE notification (
     request_id    text        PRIMARY KEY,
     account       text        NOT NULL,
@@ -80,6 +80,7 @@ CREATE TABLE notification (
     method        text        NOT NULL,
     kind          text        NOT NULL,
     about         text        NOT NULL,
+    urgent        boolean     NOT NULL,
     requested_at  timestamptz NOT NULL,
     due_at        timestamptz NOT NULL,
     deadline      timestamptz NOT NULL,
@@ -92,7 +93,9 @@ CREATE TABLE notification (
     answer        text        NOT NULL,
     settled_at    timestamptz
 );
-CREATE INDEX notification_waiting ON notification (contact_id, method, due_at) WHERE state = 'waiting';
+CREATE INDEX notification_waiting ON notification (contact_id, method, position) WHERE state = 'waiting';
+CREATE INDEX notification_due ON notification (due_at) WHERE state = 'waiting';
+CREATE INDEX notification_by_scope ON notification (account, client_id, state);
 CREATE INDEX notification_by_account ON notification (account, position DESC);
 CREATE INDEX notification_by_app ON notification (client_id, position DESC) WHERE client_id <> '';
 CREATE INDEX notification_asked_for ON notification (account, requested_at) WHERE kind IN ('verification', 'test');
@@ -113,13 +116,15 @@ CREATE TABLE app (
 );
 CREATE INDEX app_by_account ON app (account);
 
--- Messages that are being sent: the delivery worker's own. Each tells one contact by one method what its items ask for; it is made
--- before the first try and gone when all of them are settled. `claimed_until`: by then whoever sends it has sent it, or is dead.
+-- Messages that are being sent: the delivery worker's own, as is `recent_message`. Each tells one contact by one method what its
+-- items ask for; it is made before the first try and gone when all of them are settled. Until `claimed_until`, by this server's
+-- clock, only whoever made the claim `claimed_by` tries it.
 CREATE TABLE message (
     message_id     text        PRIMARY KEY,
     account        text        NOT NULL,
     contact_id     text        NOT NULL,
     method         text        NOT NULL,
+    urgent         boolean     NOT NULL,
     created_at     timestamptz NOT NULL,
     deadline       timestamptz NOT NULL,
     attempts       integer     NOT NULL,
@@ -128,12 +133,21 @@ CREATE TABLE message (
     claimed_until  timestamptz,
     answer         text        NOT NULL
 ) WITH (fillfactor = 70);
-CREATE INDEX message_by_time ON message (method, next_at);
+CREATE INDEX message_by_time ON message (method, urgent DESC, next_at);
 CREATE TABLE message_item (
     request_id  text PRIMARY KEY,
     message_id  text NOT NULL REFERENCES message ON DELETE CASCADE
 );
 CREATE INDEX message_item_by_message ON message_item (message_id);
 
+-- Whom messages were made for lately: the more, the longer the next one waits for company.
+CREATE TABLE recent_message (
+    contact_id  text        NOT NULL,
+    method      text        NOT NULL,
+    made_at     timestamptz NOT NULL
+);
+CREATE INDEX recent_message_by_contact ON recent_message (contact_id, method, made_at);
+CREATE INDEX recent_message_by_time ON recent_message (made_at);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON contact, contact_method, contact_group, group_member, rule, recipient, notification,
-    account, app, message, message_item TO {role};
+    account, app, message, message_item, recent_message TO {role};

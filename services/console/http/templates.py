@@ -13,7 +13,7 @@ from shared.events.alerts import Locale, Method
 
 router = APIRouter(prefix="/v1/notification-templates", tags=["notifications"])
 
-KindInPath = Annotated[notifications.Kind, Path(description="What the message tells of")]
+KindInPath = Annotated[notifications.TemplateKind, Path(description="What the message tells of")]
 
 
 class PreviewQuery(BaseModel):
