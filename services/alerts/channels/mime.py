@@ -16,6 +16,7 @@ SUBJECT_MAX: Final = 400
 """Characters; the rest is left out."""
 
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_UNSENDABLE = re.compile(r"[\x00\ud800-\udfff]")
 _TURNED = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _URL_SAFE: Final = "/:?#[]@!$&'()*+,;=%~"
 
@@ -63,8 +64,8 @@ def build_mail(
     if content.unsubscribe_url is not None:
         mail["List-Unsubscribe"] = f"<{quote(content.unsubscribe_url, safe=_URL_SAFE)}>"
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    mail.set_content(content.text)
-    mail.add_alternative(content.html, subtype="html")
+    mail.set_content(_UNSENDABLE.sub("\ufffd", content.text))
+    mail.add_alternative(_UNSENDABLE.sub("\ufffd", content.html), subtype="html")
     mail.set_boundary(f"=_{message_id}")
     return mail
 

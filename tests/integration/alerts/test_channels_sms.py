@@ -127,7 +127,7 @@ def either(request: pytest.FixtureRequest) -> Channel:
         (Reply(500, body=b"oops"), None),
         (Reply(503, {"Retry-After": "30"}), 30.0),
         (Reply(302, {"Location": "/elsewhere"}), None),
-        (Reply(200 + 4), None),
+        (Reply(204), None),
         (Reply(drop=True), None),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -156,6 +158,34 @@ async def test_who_does_not_answer_is_given_up(opened: Opener, receiver: HttpRec
     assert "within 0.2 s" in caught.value.answer
 
 
+async def test_an_answer_whose_body_drips_is_an_answer_and_one_whose_head_drips_is_none(opened: Opener) -> None:
+    dripping, ended = b"HTTP/1.1 200 OK\r\n", asyncio.Semaphore(0)
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(dripping)
+        with contextlib.suppress(OSError):
+            while not writer.is_closing():
+                await asyncio.sleep(0.02)
+                writer.write(b"A: b\r\n")
+                await writer.drain()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        ended.release()
+
+    server = await asyncio.start_server(drip, HOST, 0)
+    async with server:
+        channel = opened(timeout_s=0.3)
+        url = f"http://{HOST}:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(TryLater):
+            await channel.send(outgoing(url))
+        await ended.acquire()
+        dripping += b"Content-Length: 100000\r\n\r\n"
+        assert await channel.send(outgoing(url)) == ("", "200")
+        await ended.acquire()
+
+
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "localhost", "0.0.0.0", "127.1", "0x7f.1", "0x7f000001", "2130706433", "017700000001", "0177.0.0.1",
@@ -169,6 +199,13 @@ async def test_this_machine_is_not_reached_however_it_is_spelled(opened: Opener,
     assert host not in caught.value.answer
     if host in ("127.0.0.1", "0x7f.1", "[::ffff:127.0.0.1]", "[::1]"):
         assert isinstance(caught.value, Refused)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0x7f.1", "[::ffff:127.0.0.1]"])
+async def test_it_is_when_it_is_allowed(opened: Opener, receiver: HttpReceiver, host: str) -> None:
+    """So the guard is what kept it off, and it looks at where a spelling leads."""
+    await opened().send(outgoing(f"http://{host}:{receiver.port}/"))
+    assert len(receiver.requests) == 1
 
 
 async def test_a_name_that_leads_elsewhere_the_second_time_is_judged_by_where_it_leads(

@@ -81,6 +81,15 @@ def test_whatever_the_subject_is_the_headers_are_ours(subject: str) -> None:
     assert set(read(raw).keys()) == HEADERS
 
 
+@given(text=st.text(max_size=300))
+def test_whatever_the_text_is_it_can_be_sent(text: str) -> None:
+    raw = build_mail(ID, AT, EmailContent("s", text, text), SENDER, recipient_of("kim@example.com")).as_bytes()
+    assert raw.isascii()
+    assert b"\x00" not in raw
+    assert max(len(line) for line in raw.split(b"\r\n")) <= 998
+    assert len(list(read(raw).iter_parts())) == 2
+
+
 def test_long_addresses_survive() -> None:
     long = "a" * 60 + "@" + ".".join(["b" * 55] * 3) + ".example"
     assert [address.addr_spec for address in read(built(to=long))["To"].addresses] == [long]

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from services.alerts.channels.opening import open_channels
 from services.alerts.channels.settings import ChannelSettings
 from shared.clock import FixedClock
+from shared.main import read_settings
+from shared.settings import ServiceSettings
 
 CLOCK = FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
 MAIL = {"smtp_host": "mail.example", "mail_from": "alerts@tollbook.example"}
@@ -87,3 +89,21 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ChannelSettings()
     assert [str(network) for network in settings.webhooks_allowed()] == ["10.0.0.0/8", "fd00::/8"]
     assert settings.email_concurrency == 3
+
+
+class ServiceWithChannels(ServiceSettings, ChannelSettings):
+    """As a service has them."""
+
+
+def test_a_service_that_is_started_without_them_says_which(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOLLBOOK_HTTP_PORT", "8085")
+    monkeypatch.setenv("TOLLBOOK_SMTP_HOST", "mail.example")
+    monkeypatch.setenv("TOLLBOOK_SMTP_PASSWORD", "hunter2")
+    assert read_settings(ServiceWithChannels) is None
+    said = capsys.readouterr().err
+    assert "TOLLBOOK_SMTP_HOST is set, so that TOLLBOOK_MAIL_FROM must be set too" in said
+    assert "TOLLBOOK_SMTP_PASSWORD is set, so that TOLLBOOK_SMTP_USER must be set too" in said
+    assert "TOLLBOOK_:" not in said
+    assert "hunter2" not in said
