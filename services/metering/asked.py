@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from shared.eventlog.changes import Change
 from shared.events.alerts import CODEC, SUBJECTS, NotificationRuleChanged, rungs_of
-from shared.events.codec import UnknownEvent, parse_ce_type
-from shared.streams.facts import Unreadable
+from shared.streams import facts
 from shared.streams.message import Message
 
 SUBJECT: Final = SUBJECTS.replace(">", NotificationRuleChanged.__name__)
@@ -31,13 +28,9 @@ _ASK: Final = """
 
 def decode(message: Message) -> NotificationRuleChanged:
     """The event of a message under SUBJECT. Raises Unreadable."""
-    try:
-        service, type_, schema = parse_ce_type(message.headers.get("ce-type", ""))
-        event = CODEC.decode(type_, schema, message.data)
-    except (UnknownEvent, msgspec.MsgspecError) as error:
-        raise Unreadable(str(error)) from error
-    if service != CODEC.service or not isinstance(event, NotificationRuleChanged):
-        raise Unreadable(f"{type_} of {service} does not belong under {message.subject}")
+    event, _ = facts.decode(CODEC, message)
+    if not isinstance(event, NotificationRuleChanged):
+        raise facts.Unreadable(f"{type(event).__name__} does not belong under {message.subject}")
     return event
 
 

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from shared.commands.base import AccountId, ActorId, Command, Message, Query, Reply, each_once
 from shared.commands.registry import Zone
 from shared.events.alerts import Locale, Method
-from shared.webhooks import WEBHOOK_URL_MAX, webhook_url_problem
+from shared.webhooks import URL_LENGTH_MAX, WebhookUrlProblem, webhook_url
 
 SERVICE: Final = "alerts"
 
@@ -72,12 +72,10 @@ def _phone(entered: str) -> str:
 
 
 def _webhook(entered: str) -> str:
-    problem = webhook_url_problem(entered)
-    if problem is not None:
-        raise PydanticCustomError(
-            "webhook_url", "{problem}", {"problem": problem, "hint": "Enter one like https://example.com/hooks/1."}
-        )
-    return entered
+    try:
+        return webhook_url(entered)
+    except WebhookUrlProblem as problem:
+        raise PydanticCustomError("webhook_url", "{problem}", {"problem": problem.problem, "hint": problem.hint}) from problem
 
 
 def _or_removed(check: Any) -> AfterValidator:
@@ -96,7 +94,7 @@ ContactName = Annotated[str, _label(CONTACT_NAME_MAX), Field(json_schema_extra={
 GroupName = Annotated[str, _label(GROUP_NAME_MAX), Field(json_schema_extra={"minLength": 1, "maxLength": GROUP_NAME_MAX})]
 Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra={"format": "email", "maxLength": EMAIL_MAX})]
 Phone = Annotated[str, AfterValidator(_phone), Field(json_schema_extra={"description": "E.164: +821012345678"})]
-WebhookUrl = Annotated[str, AfterValidator(_webhook), Field(json_schema_extra={"format": "uri", "maxLength": WEBHOOK_URL_MAX})]
+WebhookUrl = Annotated[str, AfterValidator(_webhook), Field(json_schema_extra={"format": "uri", "maxLength": URL_LENGTH_MAX})]
 TimeOfDay = Annotated[str, StringConstraints(pattern=f"^{_TIME}$")]
 Code = Annotated[str, StringConstraints(pattern=rf"^[0-9]{{{CODE_DIGITS}}}$")]
 
