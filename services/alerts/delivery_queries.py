@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import asyncpg
 import msgspec
@@ -39,21 +39,14 @@ _SHOWN: Final = f"""
     SELECT k.account, k.client_id, h.position, (SELECT recorded_at FROM event AS e WHERE e.position = h.position) AS as_of,
         ARRAY(SELECT row(state, count(*)) FROM notification AS n
             WHERE n.account = k.account AND n.client_id = k.client_id GROUP BY state) AS counts,
-        ARRAY(SELECT row(service, daily, monthly, daily_custom, monthly_custom) FROM rule AS r
+        ARRAY(SELECT json_build_array(service, daily, monthly, daily_custom, monthly_custom)::text FROM rule AS r
             WHERE r.account = k.account AND r.client_id = k.client_id ORDER BY service) AS rules,
-        ARRAY(SELECT row(request_id, service, contact_id, method, kind, about::jsonb -> 'percent', state, requested_at, due_at,
-                settled_at, reason)
+        ARRAY(SELECT row(request_id, service, contact_id, method, kind, (about::jsonb ->> 'percent')::int, state,
+                requested_at, due_at, settled_at, reason)
             FROM notification AS n WHERE n.account = k.account AND n.client_id = k.client_id
             ORDER BY position DESC LIMIT {NEWEST_MAX}) AS newest
     FROM unnest($1::text[], $2::text[]) AS k(account, client_id) CROSS JOIN log_head AS h
 """  # noqa: S608 - constants
-
-
-class Page(NamedTuple):
-    """Rows of notifications with what their messages know, and what to ask on with."""
-
-    rows: list[asyncpg.Record]
-    next_before: int | None
 
 
 async def deliveries_of(connection: Connection, vault: Vault, query: ListDeliveries) -> Deliveries:
@@ -90,7 +83,7 @@ async def dashboard_values(connection: Connection, keys: list[str]) -> dict[str,
 def _value(row: asyncpg.Record) -> NotificationsValue:
     rules = {
         service: Told(rungs_of(daily, daily_custom), rungs_of(monthly, monthly_custom))
-        for service, daily, monthly, daily_custom, monthly_custom in row["rules"]
+        for service, daily, monthly, daily_custom, monthly_custom in map(msgspec.json.decode, row["rules"])
     }
     return NotificationsValue(
         row["client_id"],
@@ -104,7 +97,7 @@ def _value(row: asyncpg.Record) -> NotificationsValue:
 
 def _newest(row: Collection[Any]) -> Newest:
     delivery_id, service, contact_id, method, kind, percent, *rest = row
-    return Newest(delivery_id, service, contact_id, method, kind, None if percent is None else int(percent), *rest)
+    return Newest(delivery_id, service, contact_id, method, kind, percent, *rest)
 
 
 def _view(row: asyncpg.Record, contact_name: str | None) -> DeliveryView:

@@ -164,7 +164,7 @@ class Alerts:
         service: str = "csr",
     ) -> None:
         """The first rule of a scope; a recipient that is an id is a contact by mail."""
-        scope = {"account": account, "client_id": client_id, "service": service, "version": 1}
+        scope: dict[str, Any] = {"account": account, "client_id": client_id, "service": service, "version": 1}
         named = tuple(one if isinstance(one, Recipient) else Recipient(one, "", ("email",)) for one in recipients)
         changed = NotificationRuleChanged(**scope, daily=daily, monthly=None, daily_custom=custom)
         await self.append(f"rule/{account}/{client_id}/{service}", 0, changed, RecipientsChanged(**scope, recipients=named))

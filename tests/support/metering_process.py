@@ -143,8 +143,19 @@ class LogFeed:
 
     async def send(self, name: str, data: bytes, schema: int = 1) -> None:
         """One message; `data` may be nothing that the event could be."""
+        await ensure_stream(self._nc, log_stream(self._codec.service))
+        outgoing = self._next(name, data, schema)
+        await publish_batch(self._nc, [outgoing], expected_last_sequence=self._position - 1)
+
+    async def flood(self, events: Sequence[Event]) -> None:
+        """Many events, as fast as it goes."""
+        await ensure_stream(self._nc, log_stream(self._codec.service))
+        waiting = [self._next(type(event).__name__, self._codec.encode(event), 1) for event in events]
+        for start in range(0, len(waiting), 500):
+            await publish_batch(self._nc, waiting[start : start + 500], expected_last_sequence=None)
+
+    def _next(self, name: str, data: bytes, schema: int) -> Outgoing:
         service = self._codec.service
-        await ensure_stream(self._nc, log_stream(service))
         self._position += 1
         headers = cloudevent_headers(
             id_=f"{service}-{self._position}",
@@ -153,8 +164,7 @@ class LogFeed:
             time=datetime.now(UTC),
             extensions={"hash": f"{self._position:064x}"},
         )
-        outgoing = Outgoing(f"{service}.events.{name}", data, headers)
-        await publish_batch(self._nc, [outgoing], expected_last_sequence=self._position - 1)
+        return Outgoing(f"{service}.events.{name}", data, headers)
 
 
 class RegistryFeed(LogFeed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,6 +158,24 @@ async def test_the_accounts_own_limit_has_a_rule_of_its_own(acme: Asker, nc: Cli
     with pytest.raises(NotFound):
         await Ruler(Asker(nc, acme.dsn, "nobody"), None).set(monthly=90)
     assert [one.monthly for one in (await own.changes()).changes] == [90]
+
+
+async def test_two_processes_share_the_work(
+    acme: Asker, alerts: AlertsProcess, nats_url: str, schema: ServiceDsn, registry: RegistryFeed, tmp_path: Path
+) -> None:
+    second = AlertsProcess(nats_url, schema, tmp_path, "two")
+    try:
+        await second.start()
+        for letter in "bcdefgh":
+            await registry.register(letter * 20)
+            assert (await Ruler(acme, letter * 20).set(daily=50)).version == 1
+        assert await rows(schema, "SELECT count(*) FROM app") == [(8,)]
+        alerts.kill()
+        await registry.register("z" * 20)
+        assert (await Ruler(acme, "z" * 20).set(daily=50)).version == 1
+        assert (await second.readiness())["ready"]
+    finally:
+        second.kill()
 
 
 async def test_a_rebuild_gives_the_same_rules(acme: Asker, alerts: AlertsProcess, schema: ServiceDsn) -> None:
