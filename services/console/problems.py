@@ -129,13 +129,15 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> TollbookError:
     if any(error["type"] == "json_invalid" for error in errors):
         return MalformedRequest("The body is not JSON.")
     problems: list[FieldProblem] = []
+    of_fields: list[Mapping[str, Any]] = []
     for error in errors[:FIELDS_MAX]:
         if error["loc"] == ("body",) and error["type"] == "missing":
             problems.append(FieldProblem("(whole)", "There is no body", "Send a JSON object."))
         elif error["loc"] == ("body",) and isinstance(error.get("input"), bytes):
             problems.append(FieldProblem("(whole)", "The body is not declared as JSON", "Send Content-Type: application/json."))
         else:
-            problems.extend(_shortened(problem) for problem in field_problems([error], skip=1))
+            of_fields.append(error)
+    problems.extend(_shortened(problem) for problem in field_problems(of_fields, skip=1))
     if len(errors) > FIELDS_MAX:
         problems.append(FieldProblem("(whole)", f"There are {len(errors) - FIELDS_MAX} more problems", "Correct these first."))
     return InvalidInput("The request breaks the rules named in `fields`.", problems)

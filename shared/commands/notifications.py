@@ -25,7 +25,7 @@ PAGE_DEFAULT: Final = 20
 
 State = Literal["waiting", "delivered", "failed"]
 Kind = Literal["crossed", "secret_reissued", "app_deleted", "review_decided", "verification", "test"]
-TemplateKind = Kind | Literal["digest"]
+TemplateKind = Literal[Kind, "digest"]
 """What a message can be about, and many things in one."""
 
 
