@@ -24,7 +24,6 @@ from shared.errors import (
     NotFound,
     TollbookError,
     TooLarge,
-    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
@@ -57,14 +56,6 @@ class HeadTooLarge(TollbookError):
     status, code, title = 431, "head_too_large", "Request headers too large"
 
 
-class RateLimited(TooManyRequests):
-    """Too many failed sign-ins; `retry_after_s` says when to come back."""
-
-    def __init__(self, detail: str, retry_after_s: int) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
-
-
 def problem_document(error: TollbookError) -> dict[str, Any]:
     """The problem's members: type, title, status, detail, code, and `fields` when fields are what is wrong."""
     document: dict[str, Any] = {
@@ -84,7 +75,7 @@ def problem_response(error: TollbookError, headers: Mapping[str, str] | None = N
     extra = dict(headers or {})
     if isinstance(error, Unauthenticated):
         extra["WWW-Authenticate"] = 'Bearer realm="tollbook"'
-    elif isinstance(error, RateLimited):
+    if error.retry_after_s is not None:
         extra["Retry-After"] = str(error.retry_after_s)
     elif isinstance(error, Unavailable):
         extra["Retry-After"] = RETRY_AFTER_S

@@ -42,7 +42,7 @@ async def test_a_rule_is_set_and_read(ruled: Ruled) -> None:
     for path in ruled.both():
         none = (await ruled.api.get(path)).json()
         assert (none["version"], none["monthly"], none["recipients"]) == (0, None, [])
-        body = {
+        body: dict[str, Any] = {
             "monthly": 70,
             "monthly_custom": [95, 50],
             "recipients": [{"contact_id": kim, "methods": ["email"]}],
