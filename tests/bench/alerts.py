@@ -66,7 +66,7 @@ class Town(NamedTuple):
         began = time.perf_counter()
 
         async def client() -> None:
-            async with aiosmtplib.SMTP("127.0.0.1", self.inbox.port, local_hostname="bench") as smtp:
+            async with aiosmtplib.SMTP(hostname="127.0.0.1", port=self.inbox.port, local_hostname="bench") as smtp:
                 for number, letter in waiting:
                     await smtp.sendmail(SENDER, [f"kim{number}@example.com"], letter)
 
