@@ -11,8 +11,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 URL_LENGTH_MAX: Final = 2048
-WEBHOOK_URL_MAX: Final = 500
-"""For what contacts enter."""
 PREFIX: Final = "whsec_"
 KEY_BYTES: Final = (24, 64)
 """How long a secret may be, in bytes, by the standard."""
@@ -59,17 +57,6 @@ def webhook_url(entered: str) -> str:
     if port == 0 or _HOST.fullmatch(re.sub(r":\d*$", "", host)) is None:
         raise WebhookUrlProblem("This is not a URL: its host or port cannot be read.", _EXAMPLE)
     return text
-
-
-def webhook_url_problem(entered: str) -> str | None:
-    """What is wrong with it, None if nothing is."""
-    if len(entered) > WEBHOOK_URL_MAX:
-        return f"The URL is longer than {WEBHOOK_URL_MAX} characters."
-    try:
-        webhook_url(entered)
-    except WebhookUrlProblem as problem:
-        return problem.problem
-    return None
 
 
 def webhook_id(message_id: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from shared.errors import FieldProblem
 
@@ -71,6 +73,7 @@ _HINTS: Final[Mapping[str, str]] = {
     "bool_type": "Give true or false.",
     "list_type": "Give a JSON array.",
     "tuple_type": "Give a JSON array.",
+    "literal_error": "Give one of these.",
     "model_type": "Give a JSON object.",
     "model_attributes_type": "Give a JSON object.",
     "datetime_parsing": "Give an instant with its offset from UTC: 2026-01-31T09:00:00Z.",
@@ -104,6 +107,25 @@ def field_problems(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> tuple[
             path = _path(place if named is None else (*place, named))
             problems.append(FieldProblem(path or "(whole)", words, hint))
     return tuple(problems)
+
+
+class Shaped:
+    """Metadata of a text that matches `pattern`, whole; what is wrong with any other, and the way out, in words."""
+
+    def __init__(self, pattern: str, problem: str, hint: str) -> None:
+        self._pattern = re.compile(pattern, re.ASCII)
+        self._problem, self._hint = problem, hint
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": f"^{self._pattern.pattern}$"}
+
+    def _check(self, entered: str) -> str:
+        if not self._pattern.fullmatch(entered):
+            raise PydanticCustomError("pattern", "{problem}", {"problem": self._problem, "hint": self._hint})
+        return entered
 
 
 def whole(entered: Any) -> Any:

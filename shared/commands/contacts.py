@@ -5,14 +5,23 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from shared.commands.base import AccountId, ActorId, Command, Message, Query, Reply, each_once
+from shared.commands.base import AccountId, ActorId, Command, Message, Query, Reply, Shaped, each_once
 from shared.commands.registry import Zone
 from shared.events.alerts import Locale, Method
 from shared.webhooks import URL_LENGTH_MAX, WebhookUrlProblem, webhook_url
@@ -35,7 +44,7 @@ ANYBODY: Final = "anybody"
 
 _CONTROL: Final = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
-_ID: Final = r"^[0-9a-f]{32}$"
+_ID: Final = r"[0-9a-f]{32}"
 
 
 def _label(most: int) -> AfterValidator:
@@ -83,8 +92,8 @@ def _or_removed(check: Any) -> AfterValidator:
     return AfterValidator(lambda entered: check(entered) if entered else "")
 
 
-ContactId = Annotated[str, StringConstraints(pattern=_ID)]
-GroupId = Annotated[str, StringConstraints(pattern=_ID)]
+ContactId = Annotated[str, Shaped(_ID, "This is not a contact's id.", "GET /v1/contacts lists them.")]
+GroupId = Annotated[str, Shaped(_ID, "This is not a group's id.", "GET /v1/contact-groups lists them.")]
 Members = Annotated[
     tuple[ContactId, ...],
     Field(max_length=GROUP_CONTACTS_MAX, json_schema_extra={"uniqueItems": True}),
@@ -95,8 +104,10 @@ GroupName = Annotated[str, _label(GROUP_NAME_MAX), Field(json_schema_extra={"min
 Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra={"format": "email", "maxLength": EMAIL_MAX})]
 Phone = Annotated[str, AfterValidator(_phone), Field(json_schema_extra={"description": "E.164: +821012345678"})]
 WebhookUrl = Annotated[str, AfterValidator(_webhook), Field(json_schema_extra={"format": "uri", "maxLength": URL_LENGTH_MAX})]
-TimeOfDay = Annotated[str, StringConstraints(pattern=f"^{_TIME}$")]
-Code = Annotated[str, StringConstraints(pattern=rf"^[0-9]{{{CODE_DIGITS}}}$")]
+TimeOfDay = Annotated[str, Shaped(_TIME, "This is not a time of day.", "Enter it as HH:MM, 00:00 to 23:59.")]
+Code = Annotated[
+    str, Shaped(rf"[0-9]{{{CODE_DIGITS}}}", "This is not a code.", f"Enter the {CODE_DIGITS} digits that were in the message.")
+]
 
 
 class QuietHoursEntered(Message):
@@ -111,6 +122,20 @@ class QuietHoursEntered(Message):
             hint = "Let them end at another time than they start."
             raise PydanticCustomError("quiet_all_day", "They would never end.", {"hint": hint, "fields": ["end"]})
         return self
+
+
+class _OrNone:
+    """Metadata: quiet hours, or "" for none. Not a union's work, because that names its branches in the place of an error."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def check(entered: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+            return "" if entered == "" else validate(entered)
+
+        hours = handler.generate_schema(QuietHoursEntered)
+        return core_schema.no_info_wrap_validator_function(check, hours, serialization=core_schema.simple_ser_schema("any"))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), {"type": "string", "maxLength": 0}]}
 
 
 class AddContact(Command):
@@ -152,8 +177,10 @@ class EditContact(Command):
     webhook_url: Annotated[str, _or_removed(_webhook)] | None = None
     locale: Locale | None = None
     zone: Zone | None = None
-    quiet_hours: QuietHoursEntered | Annotated[str, StringConstraints(pattern="^$")] | None = None
-    digest_at: Annotated[str, StringConstraints(pattern=f"^({_TIME})?$")] | None = None
+    quiet_hours: Annotated[QuietHoursEntered | Literal[""], _OrNone()] | None = None
+    digest_at: (
+        Annotated[str, Shaped(f"({_TIME})?", "This is not a time of day.", "Enter it as HH:MM, or an empty string.")] | None
+    ) = None
 
 
 class RemoveContact(Command):

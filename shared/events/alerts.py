@@ -243,9 +243,7 @@ class NotificationDelivered(Event, frozen=True, kw_only=True):
     answer: str
 
 
-FailureReason = Literal[
-    "refused", "deadline", "contact_removed", "not_verified", "unsubscribed", "expired", "channel_not_set_up"
-]
+FailureReason = Literal["refused", "deadline", "contact_removed", "not_verified", "unsubscribed", "expired", "channel_not_set_up"]
 """`expired`: the code that was to be told can no longer be entered."""
 
 
