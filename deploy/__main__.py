@@ -60,7 +60,7 @@ async def run(settings: StackSettings, home: Home, screen: Screen) -> int:
     keys = load_keys(secrets, home)
     ports = Ports(screen.say)
     chosen = ports.choose(settings.asked_ports())
-    for name in [*(spec.name for spec in SERVICES if spec.port is None), "sample"]:
+    for name in [*(spec.name for spec in SERVICES if spec.port is None), "sample", "inbox", "sms"]:
         chosen[name] = ports.next_free()
     stack = Stack(home, secrets, keys, chosen, settings.log_level, screen, clock)
     stopped = _stop_on_signals(stack, screen)
@@ -134,6 +134,7 @@ def welcome(stack: Stack, seeded: FirstStart) -> str:
         f"  gate                       {stack.url('gate')}",
         f"  NATS, over WebSocket       nats://127.0.0.1:{stack.ports['nats']}, ws://127.0.0.1:{stack.ports['nats_websocket']}",
         f"  data, keys and tokens      {stack.home.folder}",
+        f"  mail, text messages        {stack.home.inbox}, {stack.home.sms}",
         "",
         f"First sign-in: account {seeded.account}, owner's token {seeded.tokens['owner']}",
         "",

@@ -8,11 +8,15 @@ from typing import Final
 from deploy.home import Home
 from deploy.permissions import PERMISSIONS
 from deploy.secrets import Secrets, new_account_seed, new_key, new_password, new_user_seed, public_key
+from deploy.sens import Account
 from deploy.servers.nats_config import NatsUser
 from deploy.servers.roles import ServicePasswords
 from deploy.services import SERVICES, ServiceSpec
+from shared.ids import new_client_id
 
 POSTGRES_ADMIN: Final = "postgres-admin"
+SENS_SERVICE: Final = "ncp:sms:kr:000000000000:tollbook"
+"""What the stack's own receiver of text messages is called."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Keys:
     callout: str
     pepper: str
     vault: dict[str, str]
+    sens: Account
 
     def nats_users(self) -> dict[str, NatsUser]:
         """Each user's public key with its permissions, for the server's configuration."""
@@ -51,6 +56,11 @@ def load_keys(secrets: Secrets, home: Home) -> Keys:
             if spec.schema
         },
         nats={name: secrets.get(f"nats-{name}", new_user_seed) for name in PERMISSIONS},
+        sens=Account(
+            SENS_SERVICE,
+            secrets.get("sens-access-key", new_client_id),
+            secrets.get("sens-secret-key", new_password),
+        ),
         callout=secrets.get("nats-callout", new_account_seed),
     )
 

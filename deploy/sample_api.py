@@ -8,17 +8,13 @@ of all headers. Each answer hands on what is left of a limit, X-Tollbook-Remaini
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 import uvicorn
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+from deploy.asgi import Receive, Scope, Send, TooLong, answer_json, read_body
 
 SPEECH_PATH: Final = "/recog/v1/stt"
 REMAINING: Final = b"x-tollbook-remaining"
@@ -31,28 +27,24 @@ HEARD: Final = {
 }
 
 
-class TooLong(Exception):
-    """The body is over AUDIO_BYTES_MAX."""
-
-
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """The ASGI application."""
     if scope["type"] != "http":
         return
     if scope["path"] == "/healthz":
-        await _answer(send, 200, {"alive": True})
+        await answer_json(send, 200, {"alive": True})
         return
     try:
-        body = await _read(receive)
+        body = await read_body(receive, AUDIO_BYTES_MAX)
     except TooLong:
-        await _answer(send, 413, _error("STT001", "Exceed Sound Data length (3 MB)"))
+        await answer_json(send, 413, _error("STT001", "Exceed Sound Data length (3 MB)"))
         return
     if scope["path"] == SPEECH_PATH:
         status, answer = recognise(scope["method"], scope["query_string"].decode("ascii", "replace"), body)
     else:
         status, answer = 200, arrived(scope, body)
     left = [(name, value) for name, value in scope["headers"] if name == REMAINING]
-    await _answer(send, status, answer, left)
+    await answer_json(send, status, answer, left)
 
 
 def recognise(method: str, query: str, audio: bytes) -> tuple[int, dict[str, Any]]:
@@ -79,26 +71,6 @@ def arrived(scope: Scope, body: bytes) -> dict[str, Any]:
         "told": {name: value for name, value in headers if name.startswith("x-tollbook-")},
         "headers": sorted(name for name, _ in headers),
     }
-
-
-async def _read(receive: Receive) -> bytes:
-    body, size, more = b"", 0, True
-    while more:  # to the end even when it is too long: a caller that is still sending would not see the answer
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        body = body + part if size <= AUDIO_BYTES_MAX else b""
-        more = message.get("more_body", False)
-    if size > AUDIO_BYTES_MAX:
-        raise TooLong
-    return body
-
-
-async def _answer(send: Send, status: int, answer: dict[str, Any], handed_on: Sequence[tuple[bytes, bytes]] = ()) -> None:
-    body = json.dumps(answer, ensure_ascii=False).encode()
-    headers = [(b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body)), *handed_on]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _error(code: str, message: str) -> dict[str, Any]:

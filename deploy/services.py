@@ -26,18 +26,32 @@ class ServiceSpec:
     keeps_secrets: bool = True
 
 
+CHANNELS: Final = (
+    "SMTP_HOST",
+    "SMTP_PORT",
+    "SMTP_SECURITY",
+    "MAIL_FROM",
+    "SMS_PROVIDER",
+    "SMS_SENDER",
+    "SENS_BASE_URL",
+    "SENS_SERVICE_ID",
+    "SENS_ACCESS_KEY",
+    "SENS_SECRET_KEY",
+)
+"""What alerts is told about mail and text messages."""
 SERVICES: Final = (
     ServiceSpec("registry", told=("CATALOG", "TERMS", "PEPPER", "VAULT_KEY")),
     # Metering seals only the replies that repeated commands get: a database from before it had a key may get one.
     ServiceSpec("metering", told=("CATALOG", "VAULT_KEY", "PARTITIONS", "WORKER"), keeps_secrets=False),
     ServiceSpec("gate", port="gate", schema=False, told=("CATALOG", "PEPPER", "PARTITIONS")),
+    ServiceSpec("alerts", told=("CATALOG", "VAULT_KEY", "CONSOLE_URL", *CHANNELS)),
     ServiceSpec(
         "console",
         port="console",
         told=("CATALOG", "TERMS", "VAULT_KEY", "NATS_CALLOUT_SEED", "NATS_DASHBOARDS_ACCOUNT", "NATS_DASHBOARDS_API"),
     ),
 )
-"""A service to come (alerts, review) is one more line here and its user in deploy/permissions.py."""
+"""A service to come (review) is one more line here and its user in deploy/permissions.py."""
 
 
 def program(spec: ServiceSpec, environment: dict[str, str]) -> Program:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -34,18 +35,20 @@ CATALOG: Final = PROJECT / "deploy" / "catalog.yaml"
 TERMS: Final = PROJECT / "deploy" / "terms.yaml"
 SAMPLE: Final = "sample"
 """The one upstream that this stack has: the sample API. An entry of the catalog with another one is not proxied here."""
-BUCKETS: Final = ("apps", "usage", "limits")
+BUCKETS: Final = ("apps", "usage", "limits", "notifications")
 """The KV buckets that dashboards may watch."""
 PARTITIONS: Final = 16
 SERVERS_TIMEOUT_S: Final = 60.0
 SERVICES_TIMEOUT_S: Final = 90.0
 MIGRATE_TIMEOUT_S: Final = 120.0
+SMTP_TIMEOUT_S: Final = 3.0
 NATS_SHOWN: Final = ("[WRN]", "[ERR]", "[FTL]")
 NATS_USUAL: Final = "Websocket not configured with TLS"
 
 
 class Stack:
-    """One running stack. `ports` has a port for each name of settings.DEFAULT_PORTS, and for each service and the sample API."""
+    """One running stack. `ports` has a port for each name of settings.DEFAULT_PORTS, and for each service, the sample API,
+    and the two that take mail and text messages (`inbox`, `sms`)."""
 
     def __init__(
         self, home: Home, secrets: Secrets, keys: Keys, ports: dict[str, int], log_level: str, screen: Screen, clock: Clock
@@ -65,6 +68,8 @@ class Stack:
         await self._prepare_database()
         for spec in SERVICES:
             self._write_environment(spec)
+        # Before the services, so that it is there when they send, and still there when they stop.
+        await self._supervisor.start([self._inbox(), self._sms_receiver()], SERVERS_TIMEOUT_S)
         await asyncio.gather(*(self._migrate(spec) for spec in SERVICES if spec.schema))
         await self._supervisor.start([self._service(spec) for spec in SERVICES], SERVICES_TIMEOUT_S)
         await self._supervisor.start([self._sample_api(), self._proxy()], SERVERS_TIMEOUT_S)
@@ -98,6 +103,8 @@ class Stack:
             "NATS_CALLOUT_SEED": self._keys.callout,
             "NATS_DASHBOARDS_ACCOUNT": DASHBOARDS,
             "NATS_DASHBOARDS_API": DASHBOARDS_API,
+            "CONSOLE_URL": self.url("console"),
+            **self._channels(),
         }
         values = {name: told[name] for name in spec.told}
         values["NATS_URL"] = f"nats://127.0.0.1:{self.ports['nats']}"
@@ -107,6 +114,19 @@ class Stack:
         if spec.schema:
             values["POSTGRES_DSN"] = self._dsn[spec.name].dsn
         return {"PYTHONUNBUFFERED": "1", **{f"TOLLBOOK_{name}": value for name, value in values.items()}}
+
+    def _channels(self) -> dict[str, str]:
+        """How mail and text messages come to this stack's own receivers."""
+        return {
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_PORT": str(self.ports["inbox"]),
+            "SMTP_SECURITY": "none",
+            "MAIL_FROM": "tollbook@tollbook.test",
+            "SMS_PROVIDER": "sens",
+            "SMS_SENDER": "0212345678",
+            "SENS_BASE_URL": self.url("sms"),
+            **{f"SENS_{name.upper()}": value for name, value in self._keys.sens._asdict().items()},
+        }
 
     async def _start_servers(self) -> None:
         config = self.home.run / "nats.conf"
@@ -180,6 +200,16 @@ class Stack:
         command = (sys.executable, "-m", "deploy.sample_api", str(self.ports["sample"]))
         return Part(Program("sample", command, folder=PROJECT), partial(_http_health, f"{self.url('sample')}/healthz"))
 
+    def _inbox(self) -> Part:
+        port = self.ports["inbox"]
+        command = (sys.executable, "-m", "deploy.inbox", str(port), str(self.home.inbox))
+        return Part(Program("inbox", command, folder=PROJECT), _yes_or_silent(partial(smtp_answers, port)))
+
+    def _sms_receiver(self) -> Part:
+        command = (sys.executable, "-m", "deploy.sms_receiver", str(self.ports["sms"]), str(self.home.sms))
+        program = Program("sms", command, self._keys.sens.environment(), folder=PROJECT)
+        return Part(program, partial(_http_health, f"{self.url('sms')}/healthz"))
+
     def _proxy(self) -> Part:
         sample = f"127.0.0.1:{self.ports['sample']}"
         try:
@@ -221,6 +251,15 @@ async def run_tool(
 
 def _yes_or_silent(answers: Callable[[], bool]) -> Callable[[], Health]:
     return lambda: Health.READY if answers() else Health.SILENT
+
+
+def smtp_answers(port: int) -> bool:
+    """Whether a mail server greets on that port of this machine now."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=SMTP_TIMEOUT_S) as connection:
+            return connection.recv(4) == b"220 "
+    except OSError:
+        return False
 
 
 def _http_health(url: str, ready_status: int = 200) -> Health:

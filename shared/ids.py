@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import string
 import uuid
 from typing import Final
+
+from shared import webhooks
 
 LOWER_ALNUM: Final = string.ascii_lowercase + string.digits
 ALNUM: Final = string.ascii_letters + string.digits
@@ -14,6 +17,7 @@ CLIENT_ID_LENGTH: Final = 20
 CLIENT_SECRET_LENGTH: Final = 40
 TOKEN_ID_LENGTH: Final = 12
 LEASE_ID_LENGTH: Final = 12
+CODE_LENGTH: Final = 6
 
 
 def _random_text(alphabet: str, length: int) -> str:
@@ -63,3 +67,13 @@ def new_token_secret() -> str:
 def new_vault_key() -> str:
     """A key for the vault: 64 hexadecimal digits."""
     return secrets.token_hex(32)
+
+
+def new_code() -> str:
+    """A code that somebody is sent and types in: 6 digits, so it must expire and bear few attempts."""
+    return _random_text(string.digits, CODE_LENGTH)
+
+
+def new_webhook_secret() -> str:
+    """What a webhook's receiver checks signatures with: "whsec_" and 32 random bytes in base64, as Standard Webhooks has it."""
+    return webhooks.PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -82,7 +82,8 @@ def read_settings(settings: type[S]) -> S | None:
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
             name = "_".join(str(part) for part in problem["loc"]).upper()
-            sys.stderr.write(f"TOLLBOOK_{name}: {problem['msg']}\n")
+            # Without a place: several belong together and are not all there; the message names them.
+            sys.stderr.write(f"TOLLBOOK_{name}: {problem['msg']}\n" if name else f"{problem['msg']}\n")
         return None
 
 

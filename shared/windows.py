@@ -72,12 +72,12 @@ class CivilWindows:
 
     def __init__(self, zone: str) -> None:
         self.zone = zone
-        self._tz = _zone_info(zone)
+        self.tz = _zone_info(zone)
         self._quarters: dict[int, Slot] = {}
 
     def hour(self, at: datetime) -> Window:
         """The civil hour that `at` is in."""
-        local = at.astimezone(self._tz)
+        local = at.astimezone(self.tz)
         offset = _offset(local)
         into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
         start = at.astimezone(UTC) - into
@@ -91,11 +91,11 @@ class CivilWindows:
 
     def day(self, at: datetime) -> Window:
         """The civil day that `at` is in."""
-        return self._containing(at, at.astimezone(self._tz).date(), _next_date)
+        return self._containing(at, at.astimezone(self.tz).date(), _next_date)
 
     def month(self, at: datetime) -> Window:
         """The civil month that `at` is in."""
-        return self._containing(at, at.astimezone(self._tz).date().replace(day=1), _next_month)
+        return self._containing(at, at.astimezone(self.tz).date().replace(day=1), _next_month)
 
     def of(self, kind: Kind, at: datetime) -> Window:
         """The window of that kind that `at` is in."""
@@ -125,16 +125,23 @@ class CivilWindows:
 
     def day_start(self, day: date) -> datetime:
         """The first instant of a civil date; of the date after it, when the zone left it out."""
-        midnight = datetime(day.year, day.month, day.day, tzinfo=self._tz)
-        start = midnight.astimezone(UTC)
-        wall = midnight.replace(tzinfo=None)
-        if start.astimezone(self._tz).replace(tzinfo=None) == wall:
+        return self.first_at(datetime(day.year, day.month, day.day))  # noqa: DTZ001 - what the wall clock shows
+
+    def wall(self, at: datetime) -> datetime:
+        """What the wall clock shows at an instant: without a zone."""
+        return at.astimezone(self.tz).replace(tzinfo=None)
+
+    def first_at(self, wall: datetime) -> datetime:
+        """The first instant at which the wall clock shows `wall` (without a zone), or has jumped over it."""
+        local = wall.replace(tzinfo=self.tz, fold=0)
+        start = local.astimezone(UTC)
+        if self.wall(start) == wall:
             return start
-        # 00:00 does not exist: the change that jumps over it lies between what the offsets after and before it make of 00:00.
-        low, high = midnight.replace(fold=1).astimezone(UTC), start
+        # It does not exist: the change that jumps over it lies between what the offsets after and before it make of it.
+        low, high = local.replace(fold=1).astimezone(UTC), start
         while high - low > _SECOND:
             middle = low + (high - low) // _SECOND // 2 * _SECOND
-            if middle.astimezone(self._tz).replace(tzinfo=None) >= wall:
+            if self.wall(middle) >= wall:
                 high = middle
             else:
                 low = middle
@@ -164,7 +171,7 @@ class CivilWindows:
         return Window(start, end)
 
     def _offset_at(self, at: datetime) -> timedelta:
-        return _offset(at.astimezone(self._tz))
+        return _offset(at.astimezone(self.tz))
 
     def _first_with_offset(self, low: datetime, high: datetime, offset: timedelta, *, same: bool) -> datetime:
         """The first second after `low`, up to `high`, whose offset is (unless `same`: is not) `offset`, as it is at `high`."""

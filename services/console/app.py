@@ -43,7 +43,7 @@ def build(settings: ConsoleSettings) -> Service:
     service = Service(NAME, settings, DESCRIPTION, edge)
     service.head_refusal = head_refusal()
     service.not_http_refusal = not_http_refusal()
-    edge.inner = make_edge(settings, authenticator, Services(lambda: service.nc), service.metrics)
+    edge.inner = make_edge(settings, clock, authenticator, Services(lambda: service.nc), service.metrics)
 
     async def open_database() -> None:
         pool = await open_pool(settings.postgres_dsn.get_secret_value(), NAME, settings.postgres_pool_max)

@@ -17,7 +17,7 @@ from services.metering.dashboard import BUCKET, LIMITS_BUCKET
 from services.metering.directory import Directory
 from services.metering.ends import Ends
 from services.metering.evaluation import Evaluator
-from services.metering.following import registry_consumer
+from services.metering.following import RULES, alerts_consumer, registry_consumer
 from services.metering.grants import Terms
 from services.metering.handlers import Handlers
 from services.metering.housekeeping import Housekeeping
@@ -43,6 +43,7 @@ from shared.eventlog.log import EventLog
 from shared.eventlog.rebuild import rebuild as rebuild_tables
 from shared.eventlog.transact import Transactor
 from shared.eventlog.vault import Vault
+from shared.events.alerts import STREAM as ALERTS
 from shared.events.metering import CODEC, MeteringEvent
 from shared.events.registry import STREAM as REGISTRY
 from shared.events.usage import STREAM as USAGE
@@ -230,6 +231,7 @@ def _start_counting(
     directory = Directory(nc, clock)
     ingest = Ingest(catalog, directory, nc, Metrics(service.metrics))
     registry = registry_consumer(pool, nc, clock)
+    alerts = alerts_consumer(pool, nc, clock)
     usage = Consumer(
         USAGE_CONSUMER,
         pool,
@@ -247,8 +249,9 @@ def _start_counting(
     letters, resender = desk.begin(pool)
     parts: dict[str, Part] = {"housekeeping": housekeeping, "keeper": leasing.start(pool), "retries": resender}
     parts |= {REGISTRY: _SourcePart(registry, Source(REGISTRY)), DEADLETTER: _SourcePart(letters, LETTERS)}
+    parts[ALERTS] = _SourcePart(alerts, RULES)
     parts |= {subject: _SourcePart(usage, Source(USAGE, subject)) for subject in subjects(settings.partitions)}
-    running: dict[str, _Running] = {"registry": registry, "usage": usage}
+    running: dict[str, _Running] = {"registry": registry, "alerts": alerts, "usage": usage}
     running["partitions"] = Partitions(pool, f"{settings.worker}-{new_id()}", parts, clock)
     running["streams"] = Streams(pool, nc, settings.partitions, settings.nats_replicas)
     running["dashboards"] = KvProjection(
@@ -271,8 +274,8 @@ def _start_counting(
 
 
 async def rebuild(settings: MeteringSettings) -> str:
-    """Build the tables of limits again from the log, then forget every count, so that USAGE is counted again from its first
-    message. Raises Conflict, with the counts as they were, when that one is gone."""
+    """Build the tables of limits again from the log and those of others' facts from their streams, then forget every count, so
+    that USAGE is counted again from its first message. Raises Conflict, with the counts as they were, when that one is gone."""
     assert settings.postgres_owner_dsn is not None, "checked by shared.main"
     owner_dsn = settings.postgres_owner_dsn.get_secret_value()
     seed = None if settings.nats_seed is None else settings.nats_seed.get_secret_value()

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import inspect
 
-from services.metering import deadletters
+from services.metering import asked, deadletters
 from shared.asyncapi import ChannelDoc, MessageDoc, event_docs
 from shared.commands import quota
 from shared.commands.quota import LeaseQuota, Recall
+from shared.events.alerts import CODEC as ALERTS
+from shared.events.alerts import NotificationRuleChanged
 from shared.events.metering import CODEC as METERING
 from shared.events.registry import CODEC as REGISTRY
 from shared.events.registry import SUBJECTS as REGISTRY_SUBJECTS
@@ -33,7 +35,7 @@ def _json(body: type) -> MessageDoc:
 
 
 def channels() -> list[ChannelDoc]:
-    """METERING, USAGE in its three forms, the registry's events, quota leases, and DEADLETTER."""
+    """METERING, USAGE in its three forms, the registry's events, the rules of alerts, quota leases, and DEADLETTER."""
     text = inspect.getdoc(UsageBatch) or ""
     batches = tuple(
         MessageDoc(name, UsageBatch, text, media, {"Content-Type": f"Says the encoding: {media}"}, ("Content-Type",))
@@ -43,6 +45,7 @@ def channels() -> list[ChannelDoc]:
         "DeadLetter", None, "The original's bytes; its own headers are there as tollbook-original-<name>.",
         "application/octet-stream", _LETTER, ("tollbook-why", "tollbook-reason", "tollbook-stream", "tollbook-sequence"),
     )  # fmt: skip
+    rules = tuple(message for message in event_docs(ALERTS) if message.name == NotificationRuleChanged.__name__)
     events = [
         ChannelDoc(
             message.name,
@@ -71,6 +74,7 @@ def channels() -> list[ChannelDoc]:
             "One call, or its correction, as a CloudEvent in NATS binary mode (as shown), or structured.",
         ),
         ChannelDoc("RegistryEvents", REGISTRY_SUBJECTS, "receive", event_docs(REGISTRY), "Whose applications there are."),
+        ChannelDoc("NotificationRules", asked.SUBJECT, "receive", rules, "At which percentages to tell, besides a limit's own."),
         ChannelDoc(
             "LeaseQuota", quota.SUBJECT, "receive", (_json(LeaseQuota),), "Units set aside for a gate. Reply: QuotaLeases."
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -11,10 +10,9 @@ import asyncpg
 from services.metering.fields import CLIENT_ID
 from services.metering.growth import App
 from shared.clock import Clock
-from shared.errors import Unavailable
 from shared.events.registry import STREAM as REGISTRY
 from shared.postgres import Connection
-from shared.streams.declare import stream_state
+from shared.streams.awaiting import await_applied
 from shared.streams.jetstream import Connected
 from shared.windows import civil, to_us
 
@@ -22,7 +20,6 @@ REGISTRY_CONSUMER: Final = "metering-registry"
 APPS_MAX: Final = 200_000
 """Applications remembered, at most: about 100 MB."""
 REGISTRY_WAIT_S: Final = 5.0
-REGISTRY_POLL_S: Final = 0.02
 
 # Always a row at least: `made` is another number when the table was emptied for a rebuild.
 _CHANGED: Final = """
@@ -34,7 +31,6 @@ _SOME: Final = """
     SELECT client_id, account, zone, deleted_at, position FROM app JOIN account USING (account) WHERE client_id = ANY($1::text[])
 """
 _NEWEST: Final = "SELECT coalesce(max(position), 0) AS position, pg_relation_filenode('app') AS made FROM app"
-_CHECKPOINT: Final = "SELECT sequence FROM checkpoint WHERE consumer = $1 AND stream = $2 AND subject = ''"
 
 
 class Directory:
@@ -84,13 +80,7 @@ class Directory:
 
     async def await_registry(self, connection: Connection, timeout_s: float = REGISTRY_WAIT_S) -> None:
         """Wait until every event that is in the registry's stream now has been applied here, by whichever worker."""
-        state = await stream_state(self._nc(), REGISTRY)
-        end = 0 if state is None else state.last
-        deadline = self._clock.monotonic() + timeout_s
-        while (await connection.fetchval(_CHECKPOINT, REGISTRY_CONSUMER, REGISTRY) or 0) < end:
-            if self._clock.monotonic() > deadline:
-                raise Unavailable(f"The registry's event {end} has not been applied here within {timeout_s:g} s.")
-            await asyncio.sleep(REGISTRY_POLL_S)
+        await await_applied(connection, self._nc, REGISTRY_CONSUMER, REGISTRY, timeout_s, self._clock)
 
     def _missing(self, client_ids: Iterable[str]) -> list[str]:
         return [one for one in client_ids if one not in self._apps and CLIENT_ID.fullmatch(one)]

@@ -1,12 +1,14 @@
 """Crossings and exhaustions into the log: what counting, limits and refusals have marked is looked at, and what is new is told.
 
+A limit has rungs of its own, and those that a customer asks for at alerts are looked at besides. A rule that is set in the middle
+of a window tells what is above the highest percentage told there by then, never what is below.
+
 Counting never waits for the log, and any number of evaluators may run: what is appended is decided under the lock of the log's
 head, on the rows of one snapshot, which say what was told. docs/decisions/0013 has the reasons.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -22,7 +24,7 @@ from shared.eventlog.log import Entry, EventLog, Head, Meta
 from shared.events.metering import MeteringEvent, QuotaExhausted, ThresholdCrossed
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
-from shared.streams.passing import may_pass
+from shared.rounds import Rounds
 from shared.windows import EPOCH
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,6 @@ REST: Final = 4
 """Between two rounds, at least so many times as long as the last one took: the rest of the time is counting's."""
 ACCOUNTS_EVERY_S: Final = 0.3
 """Accounts' limits are looked at this often at most: each look sums over all applications of an account."""
-BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
 META: Final = Meta(actor="service:metering")
 
@@ -47,7 +48,8 @@ _LOOK: Final = f"""
     SELECT w.account, w.client_id, w.service, w.period, w.window_start, w.marked_by::text::bigint AS marked_by, zone,
         coalesce(l.version, t.version) AS version,
         CASE WHEN w.period = 'd' THEN l.daily ELSE coalesce(l.monthly, t.monthly) END AS amount,
-        CASE WHEN w.period = 'd' THEN l.daily_rungs ELSE coalesce(l.monthly_rungs, t.monthly_rungs) END AS rungs,
+        CASE WHEN w.period = 'd' THEN l.daily_rungs || r.daily
+            ELSE coalesce(l.monthly_rungs, t.monthly_rungs) || r.monthly END AS rungs,
         coalesce(l.changed_at, t.changed_at) AS changed_at,
         coalesce({UNITS}, 0) AS units, coalesce(told.percent, 0) AS told,
         pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS over, pg_current_xact_id()::text::bigint AS own
@@ -58,6 +60,7 @@ _LOOK: Final = f"""
     LEFT JOIN account USING (account)
     LEFT JOIN app_limit AS l ON w.client_id <> '' AND l.client_id = w.client_id AND l.service = w.service
     LEFT JOIN account_limit AS t ON w.client_id = '' AND t.account = w.account AND t.service = w.service
+    LEFT JOIN rung_asked AS r ON r.account = w.account AND r.client_id = w.client_id AND r.service = w.service
     LEFT JOIN told ON told.account = w.account AND told.client_id = w.client_id AND told.service = w.service
         AND told.period = w.period AND told.window_start = w.window_start AND told.version = coalesce(l.version, t.version)
     ORDER BY w.account, w.client_id, w.service, w.period, w.window_start
@@ -118,45 +121,26 @@ class Evaluator:
         self._log = event_log
         self._clock = clock
         self._committed = committed
-        self._woken = asyncio.Event()
+        self._rounds = Rounds("thresholds", self._timed, POLL_S)
         self._seen: dict[WindowKey, Seen] = {}
         self._accounts_at: float | None = None
-        self._trouble = "not started yet"
 
     def wake(self) -> None:
         """Something was counted or decided: look now. Call it from the event loop's thread."""
-        self._woken.set()
+        self._rounds.wake()
 
     def readiness(self) -> Readiness:
         """Ready while what is marked is looked at."""
-        return Readiness(not self._trouble, self._trouble)
+        return self._rounds.readiness()
 
     async def run(self) -> None:
-        """Look whenever woken, else every POLL_S. Failures are said in `readiness` and tried again for ever, with back-off."""
-        backoff_s = POLL_S
-        while True:
-            self._woken.clear()
-            began = self._clock.monotonic()
-            try:
-                await self.round()
-                self._trouble, backoff_s = "", POLL_S
-            except Exception as error:
-                self._report(error)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
-                continue
-            await asyncio.sleep(max(PAUSE_S, REST * (self._clock.monotonic() - began)))
-            try:
-                async with asyncio.timeout(POLL_S):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
+        """Look whenever woken, else every POLL_S, until cancelled."""
+        await self._rounds.run()
 
-    def _report(self, error: Exception) -> None:
-        said = f"thresholds: {error or type(error).__name__}"
-        if said != self._trouble:
-            log.error("metering: %s", said, exc_info=None if may_pass(error) else error)
-        self._trouble = said
+    async def _timed(self) -> float:
+        began = self._clock.monotonic()
+        await self.round()
+        return max(PAUSE_S, REST * (self._clock.monotonic() - began))
 
     async def round(self) -> None:
         """Look once at everything that is marked; accounts' limits only if it is time for them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -11,7 +10,7 @@ from services.metering.ends import Ends
 from services.metering.queries import counted_up_to
 from shared.postgres import Pool
 from shared.readiness import Readiness
-from shared.streams.passing import may_pass
+from shared.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +30,7 @@ class Guard:
         self._pool = pool
         self._ends = ends
         self._subjects = subjects
+        self._rounds = Rounds("no leases are granted", self._round, LOOK_S)
 
     def readiness(self) -> Readiness:
         """Ready once the ends were looked up; whether they are counted is asked with each grant."""
@@ -39,15 +39,14 @@ class Guard:
 
     async def run(self) -> None:
         """Look every LOOK_S, until cancelled."""
-        while True:
-            try:
-                await self.look()
-            except Exception as error:
-                if not may_pass(error):
-                    raise
-                self.floor = None
-                log.warning("metering: no leases are granted: %s", error or type(error).__name__)
-            await asyncio.sleep(LOOK_S)
+        await self._rounds.run()
+
+    async def _round(self) -> None:
+        try:
+            await self.look()
+        except Exception:
+            self.floor = None
+            raise
 
     async def look(self) -> None:
         """Look up the ends once, and how far is counted each time. Raises what asyncpg raises."""

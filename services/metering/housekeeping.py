@@ -3,7 +3,6 @@ ones, and forgetting what is too old to be repeated."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -18,7 +17,7 @@ from shared.eventlog.log import EventLog
 from shared.events.metering import MeteringEvent
 from shared.events.usage import CLOUDEVENTS_SUBJECT
 from shared.postgres import Connection, Pool
-from shared.streams.passing import may_pass
+from shared.rounds import Rounds
 from shared.windows import civil
 
 log = logging.getLogger(__name__)
@@ -71,6 +70,7 @@ class Housekeeping:
         self._clock = clock
         self._committed = committed
         self._held = False
+        self._rounds = Rounds("housekeeping waits", self._round, LOOK_S)
         self._days_at: float | None = None
         self._forgot_at: float | None = None
 
@@ -84,15 +84,11 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Look every LOOK_S, until cancelled."""
-        while True:
-            try:
-                if self._held:
-                    await self.look()
-            except Exception as error:
-                if not may_pass(error):
-                    raise
-                log.warning("metering: housekeeping waits: %s", error or type(error).__name__)
-            await asyncio.sleep(LOOK_S)
+        await self._rounds.run()
+
+    async def _round(self) -> None:
+        if self._held:
+            await self.look()
 
     async def look(self) -> None:
         """Do what is due."""

@@ -20,7 +20,7 @@ from services.metering.metrics import QuotaMetrics
 from shared.clock import Clock
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
-from shared.streams.passing import may_pass
+from shared.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Keeper:
         self._metrics = metrics
         self._clock = clock
         self._held = False
-        self._trouble = ""
+        self._rounds = Rounds("quota leases are not closed now", self._round, LOOK_S)
         self._forgot_at: float | None = None
         self._start_anew()
 
@@ -105,7 +105,7 @@ class Keeper:
 
     def readiness(self) -> Readiness:
         """Ready while the rounds go through, or it is another's turn."""
-        return Readiness(not self._trouble, self._trouble)
+        return self._rounds.readiness()
 
     async def begin(self) -> None:
         """This worker's turn: its timers start now."""
@@ -115,22 +115,15 @@ class Keeper:
     async def end(self) -> None:
         """Another's turn."""
         self._held = False
-        self._trouble = ""
         self._metrics.kept(0, 0)
 
     async def run(self) -> None:
         """Look every LOOK_S, until cancelled."""
-        while True:
-            try:
-                if self._held:
-                    await self.look()
-                self._trouble = ""
-            except Exception as error:
-                if not may_pass(error):
-                    raise
-                self._trouble = f"quota leases are not closed now: {error or type(error).__name__}"
-                log.warning("metering: %s", self._trouble)
-            await asyncio.sleep(LOOK_S)
+        await self._rounds.run()
+
+    async def _round(self) -> None:
+        if self._held:
+            await self.look()
 
     async def look(self) -> None:
         """One round. Raises what asyncpg raises."""

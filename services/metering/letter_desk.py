@@ -18,6 +18,8 @@ from shared.streams.consumer import Consumer, Source
 from shared.streams.declare import DEADLETTER
 
 BATCH_MAX: Final = 500
+WORKERS_MAX: Final = 4
+"""Of each command and query: operators are few, and letters large."""
 SOURCE: Final = Source(DEADLETTER, deadletters.SUBJECT)
 
 
@@ -28,7 +30,7 @@ class LetterDesk:
         self._service = service
         self._clock = clock
         self._handlers = LetterHandlers(lambda: service.nc, clock)
-        self._handlers.subscribe(service.broker)
+        self._handlers.subscribe(service.broker, WORKERS_MAX)
 
     def begin(self, pool: Pool) -> tuple[Consumer, Resender]:
         """Run what works while its part is held: the consumer of SOURCE, and the resender."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
-
-from faststream.nats import NatsBroker
 
 from services.metering import letter_rows, settling
 from services.metering.letter_stream import LOST, fetch_letter
 from services.metering.letters import PREVIEW_BYTES_MAX, original_headers, plan_retry, preview
-from services.metering.serving import Started, reading
+from services.metering.serving import Started
+from shared.answering import Answering, Answers, reading
 from shared.clock import Clock
-from shared.commands.base import Command, Query
 from shared.commands.deadletters import (
     CountDeadLetters,
     DeadLetterContent,
@@ -26,50 +23,42 @@ from shared.commands.deadletters import (
     RetryDeadLetter,
 )
 from shared.commands.metering import SERVICE
-from shared.commands.requester import subject_of
-from shared.errors import Unavailable
 from shared.postgres import Connection
 from shared.streams.jetstream import Connected
 from shared.streams.message import Message
 
-WORKERS_MAX: Final = 4
 
+class LetterHandlers(Answering[Started]):
+    """Everything that metering answers about dead letters."""
 
-class LetterHandlers:
-    """Everything that metering answers about dead letters. Before `start` it answers Unavailable."""
+    service = SERVICE
 
     def __init__(self, nc: Connected, clock: Clock) -> None:
+        super().__init__()
         self._nc = nc
         self._clock = clock
-        self._started: Started | None = None
 
-    def start(self, started: Started) -> None:
-        """Answer from now on."""
-        self._started = started
-
-    def subscribe(self, broker: NatsBroker) -> None:
-        """Take the commands and queries about dead letters; several workers share them (queue group)."""
-        answers: dict[type[Command | Query], Callable[..., Awaitable[Any]]] = {
+    @property
+    def answers(self) -> Answers:
+        return {
             ListDeadLetters: self.list_letters,
             CountDeadLetters: self.count_letters,
             GetDeadLetter: self.get_letter,
             RetryDeadLetter: self.retry,
             DiscardDeadLetter: self.discard,
         }
-        for message, answer in answers.items():
-            broker.subscriber(subject_of(SERVICE, message), queue=SERVICE, max_workers=WORKERS_MAX)(answer)
 
     async def list_letters(self, query: ListDeadLetters) -> DeadLetterPage:
-        async with reading(self._running.pool) as connection:
+        async with reading(self.running.pool) as connection:
             return await letter_rows.page_of(connection, query)
 
     async def count_letters(self, _: CountDeadLetters) -> DeadLetterCounts:
-        async with reading(self._running.pool) as connection:
+        async with reading(self.running.pool) as connection:
             return await letter_rows.counts_of(connection)
 
     async def get_letter(self, query: GetDeadLetter) -> DeadLetterContent:
         """Answer GetDeadLetter."""
-        async with reading(self._running.pool) as connection:
+        async with reading(self.running.pool) as connection:
             view = await letter_rows.find_letter(connection, query.letter)
         if view is None:
             raise settling.no_letter(query.letter)
@@ -83,7 +72,7 @@ class LetterHandlers:
     async def retry(self, command: RetryDeadLetter) -> DeadLetterView:
         """Answer RetryDeadLetter. What follows is done by the part `retries` (resending.py)."""
         refused = self._refusal(await fetch_letter(self._nc(), command.letter))
-        return await self._running.transactor.run(
+        return await self.running.transactor.run(
             command,
             settling.stream_of(command.letter),
             settling.OPEN,
@@ -95,7 +84,7 @@ class LetterHandlers:
 
     async def discard(self, command: DiscardDeadLetter) -> DeadLetterView:
         """Answer DiscardDeadLetter."""
-        return await self._running.transactor.run(
+        return await self.running.transactor.run(
             command,
             settling.stream_of(command.letter),
             settling.OPEN,
@@ -115,9 +104,3 @@ class LetterHandlers:
         """Why it cannot be retried, None if it can."""
         planned = LOST if message is None else plan_retry(message, self._nc().max_payload)
         return planned if isinstance(planned, str) else None
-
-    @property
-    def _running(self) -> Started:
-        if self._started is None:
-            raise Unavailable("Metering is starting.")
-        return self._started

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
-
-from faststream.nats import NatsBroker
+from typing import Any
 
 from services.metering import limit_queries, limits, queries
 from services.metering.limit_queries import Changed
-from services.metering.serving import Started, awaited, reading
+from services.metering.serving import Started, awaited
+from shared.answering import Answering, Answers, reading
 from shared.catalog import Catalog
 from shared.clock import Clock
-from shared.commands.base import Command, Query
 from shared.commands.limits import (
     AccountAmount,
     AccountLimitView,
@@ -31,30 +29,25 @@ from shared.commands.limits import (
     SetLimits,
 )
 from shared.commands.metering import SERVICE
-from shared.commands.requester import subject_of
-from shared.errors import NotFound, Unavailable
+from shared.errors import NotFound
 from shared.events.metering import LimitChanged
 from shared.ids import new_id
 from shared.postgres import Connection
 
-WORKERS_MAX: Final = 16
 
+class LimitHandlers(Answering[Started]):
+    """Everything that metering does about limits."""
 
-class LimitHandlers:
-    """Everything that metering does about limits. Before `start` it answers Unavailable."""
+    service = SERVICE
 
     def __init__(self, catalog: Catalog, clock: Clock) -> None:
+        super().__init__()
         self._catalog = catalog
         self._clock = clock
-        self._started: Started | None = None
 
-    def start(self, started: Started) -> None:
-        """Answer from now on."""
-        self._started = started
-
-    def subscribe(self, broker: NatsBroker) -> None:
-        """Take the commands and queries about limits; several workers share them (queue group)."""
-        answers: dict[type[Command | Query], Callable[..., Awaitable[Any]]] = {
+    @property
+    def answers(self) -> Answers:
+        return {
             SetLimits: self.set_limits,
             SetAccountLimit: self.set_account_limit,
             ScheduleLimits: self.schedule_limits,
@@ -64,12 +57,10 @@ class LimitHandlers:
             GetAccountLimit: self.get_account_limit,
             ListLimitChanges: self.list_changes,
         }
-        for message, answer in answers.items():
-            broker.subscriber(subject_of(SERVICE, message), queue=SERVICE, max_workers=WORKERS_MAX)(answer)
 
     async def set_limits(self, command: SetLimits) -> LimitsView:
         await self._await_app(command.account, command.client_id)
-        return await self._running.transactor.run(
+        return await self.running.transactor.run(
             command,
             limits.limit_stream(command.client_id, command.service),
             limits.Scope(),
@@ -81,7 +72,7 @@ class LimitHandlers:
 
     async def set_account_limit(self, command: SetAccountLimit) -> AccountLimitView:
         await self._await_account(command.account)
-        return await self._running.transactor.run(
+        return await self.running.transactor.run(
             command,
             limits.account_limit_stream(command.account, command.service),
             limits.Scope(),
@@ -94,7 +85,7 @@ class LimitHandlers:
     async def schedule_limits(self, command: ScheduleLimits) -> LimitsView:
         await self._await_app(command.account, command.client_id)
         schedule_id = new_id()
-        return await self._running.transactor.run(
+        return await self.running.transactor.run(
             command,
             limits.limit_stream(command.client_id, command.service),
             limits.Scope(),
@@ -107,7 +98,7 @@ class LimitHandlers:
     async def schedule_account_limit(self, command: ScheduleAccountLimit) -> AccountLimitView:
         await self._await_account(command.account)
         schedule_id = new_id()
-        return await self._running.transactor.run(
+        return await self.running.transactor.run(
             command,
             limits.account_limit_stream(command.account, command.service),
             limits.Scope(),
@@ -118,7 +109,7 @@ class LimitHandlers:
         )
 
     async def cancel_schedule(self, command: CancelSchedule) -> ScheduleCancelled:
-        return await self._running.transactor.run(
+        return await self.running.transactor.run(
             command,
             limits.stream_of(command.account, command.client_id or "", command.service),
             limits.Scope(),
@@ -129,7 +120,7 @@ class LimitHandlers:
 
     async def get_limits(self, query: GetLimits) -> LimitsView:
         """Answer GetLimits."""
-        async with reading(self._running.pool) as connection:
+        async with reading(self.running.pool) as connection:
             app = await self._find_app(connection, query.account, query.client_id)
             if app is None:
                 raise limits.no_app(query.client_id)
@@ -138,7 +129,7 @@ class LimitHandlers:
 
     async def get_account_limit(self, query: GetAccountLimit) -> AccountLimitView:
         """Answer GetAccountLimit."""
-        async with reading(self._running.pool) as connection:
+        async with reading(self.running.pool) as connection:
             if await self._find_zone(connection, query.account) is None:
                 raise NotFound(f"The account {query.account} is not open.")
             view = await limit_queries.account_view(connection, query.account, query.service, self._catalog)
@@ -148,7 +139,7 @@ class LimitHandlers:
 
     async def list_changes(self, query: ListLimitChanges) -> LimitChanges:
         """Answer ListLimitChanges. A service that is not selected any more keeps its history."""
-        async with reading(self._running.pool) as connection:
+        async with reading(self.running.pool) as connection:
             if query.client_id is None:
                 if await self._find_zone(connection, query.account) is None:
                     raise NotFound(f"The account {query.account} is not open.")
@@ -171,24 +162,18 @@ class LimitHandlers:
     async def _await_app(self, account: str, client_id: str) -> None:
         """Wait for an application that may be on its way here. Whether it is there is the decision's to say: a command that was
         done before is answered even when it is gone."""
-        async with reading(self._running.pool) as connection:
+        async with reading(self.running.pool) as connection:
             await self._find_app(connection, account, client_id)
 
     async def _await_account(self, account: str) -> None:
-        async with reading(self._running.pool) as connection:
+        async with reading(self.running.pool) as connection:
             await self._find_zone(connection, account)
 
     async def _find_app(self, connection: Connection, account: str, client_id: str) -> queries.AppRow | None:
-        return await awaited(connection, self._running.directory, lambda: queries.find_app(connection, account, client_id))
+        return await awaited(connection, self.running.directory, lambda: queries.find_app(connection, account, client_id))
 
     async def _find_zone(self, connection: Connection, account: str) -> str | None:
-        return await awaited(connection, self._running.directory, lambda: limit_queries.find_zone(connection, account))
-
-    @property
-    def _running(self) -> Started:
-        if self._started is None:
-            raise Unavailable("Metering is starting.")
-        return self._started
+        return await awaited(connection, self.running.directory, lambda: limit_queries.find_zone(connection, account))
 
 
 def page_of(found: list[Changed], limit: int) -> LimitChanges:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final, assert_never
-
-import msgspec
+from typing import Final, assert_never
 
 from services.metering.dashboard import BUCKET, LIMITS_BUCKET
 from shared.eventlog.changes import Change
-from shared.events.codec import UnknownEvent, parse_ce_type
 from shared.events.registry import (
-    CODEC,
     AccountOpened,
     AppDeleted,
     AppEdited,
@@ -23,7 +19,6 @@ from shared.events.registry import (
     ServiceActivated,
     TermsAccepted,
 )
-from shared.streams.message import Message
 
 _OPEN_ACCOUNT: Final = "INSERT INTO account (account, zone) VALUES ($1, $2)"
 _REGISTER: Final = """
@@ -95,26 +90,6 @@ _MARK_LIMITS: Final = """
     ON CONFLICT (bucket, key) DO UPDATE SET token = nextval('kv_dirty_token')
 """
 # All but the first take arrays: many applications at once (see Change). Each marks all keys of its application as well.
-
-
-_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class Unreadable(Exception):
-    """A message of the registry's stream that this release cannot apply; the text says why."""
-
-
-def decode(message: Message) -> tuple[RegistryEvent, datetime]:
-    """The event, and when the registry recorded it. Raises Unreadable."""
-    try:
-        service, type_, schema = parse_ce_type(message.headers.get("ce-type", ""))
-        event = CODEC.decode(type_, schema, message.data)
-        recorded_at = msgspec.convert(message.headers.get("ce-time"), _Instant)
-    except (UnknownEvent, msgspec.MsgspecError) as error:
-        raise Unreadable(str(error)) from error
-    if service != CODEC.service:
-        raise Unreadable(f"an event of {service} does not belong into {message.stream}")
-    return event, recorded_at
 
 
 def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Change]:

@@ -1,24 +1,28 @@
-"""Reading REGISTRY and counting USAGE again from their first messages: the proof that the rows hold nothing that they do not."""
+"""Reading REGISTRY and ALERTS and counting USAGE again from their first messages: the proof that the rows hold nothing that they
+do not."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple
 
 import asyncpg
 from nats.aio.client import Client
 
 from services.metering.directory import REGISTRY_CONSUMER
-from services.metering.following import follow_registry
+from services.metering.following import ALERTS_CONSUMER, follow_registry, follow_rules
+from services.metering.following import RULES as RULES_SOURCE
 from services.metering.retention import Policy
 from services.metering.streams import LETTERS_CONSUMER, USAGE_CONSUMER
 from shared.commands.metering import SERVICE
 from shared.errors import Conflict, Unavailable
+from shared.events.alerts import STREAM as ALERTS
 from shared.events.registry import STREAM as REGISTRY
 from shared.events.usage import STREAM as USAGE
 from shared.postgres import Connection
 from shared.streams.buffer import Buffer
-from shared.streams.consumer import Poison
+from shared.streams.consumer import Poison, Source
 from shared.streams.declare import DEADLETTER, StreamState, stream_state
 from shared.streams.jetstream import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND, ApiError, api, stored_message
 from shared.streams.message import Message, message_hash
@@ -28,14 +32,27 @@ TIMEOUT_S: Final = 10.0
 BATCH_MAX: Final = 1_000
 BUFFER_BYTES: Final = 16 * 1024 * 1024
 
+
+class Facts(NamedTuple):
+    """Rows that are made of another service's stream: by which consumer, and how they are removed and made."""
+
+    consumer: str
+    source: Source
+    forget: str
+    follow: Callable[[Connection, Sequence[Message]], Awaitable[None]]
+
+
+APPLICATIONS: Final = Facts(REGISTRY_CONSUMER, Source(REGISTRY), "TRUNCATE app, account", follow_registry)
+# Not emptied by TRUNCATE: evaluators go on with what was asked for until all of it is read again.
+RULES: Final = Facts(ALERTS_CONSUMER, RULES_SOURCE, "DELETE FROM rung_asked", follow_rules)
+
 # Checkpoints first: that waits for the transactions that move one, and whoever comes later finds it gone, writes nothing and
 # starts from the beginning. Leases last: workers that have nothing to do take them again, and so read the checkpoints again.
 # Grants wait before they hold anything: they read and write what is locked after this, in another order.
 _HOLD_GRANTS: Final = "SELECT pg_advisory_xact_lock(hashtextextended('tollbook quota ' || current_schema(), 0))"
 _FORGET_CHECKPOINTS: Final = "DELETE FROM checkpoint WHERE consumer = $1"
-_FORGET_APPS: Final = "TRUNCATE app, account"
 _HAVE_READ: Final = """
-    INSERT INTO checkpoint (consumer, stream, subject, sequence, hash) VALUES ($1, $2, '', $3, $4)
+    INSERT INTO checkpoint (consumer, stream, subject, sequence, hash) VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT (consumer, stream, subject) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash
 """
 # What the policy keeps by now is counted again, whatever it was when the rows were dropped.
@@ -65,12 +82,13 @@ _READ_UP_TO: Final = "SELECT sequence, hash FROM checkpoint WHERE consumer = $1 
 
 
 async def count_again(owner_dsn: str, nats_url: str, nats_seed: str | None, policy: Policy) -> str:
-    """Read the applications again and forget all counts, in one transaction; what was done, in words. Workers may run.
+    """Read the applications and the rules again and forget all counts, in one transaction; what was done, in words. Workers may
+    run.
 
     Hours and days that the policy keeps no longer are not counted again; months are.
 
     Dead letters are not published a second time, unless the stream REGISTRY has another history now: then others may be bad.
-    Raises Conflict when USAGE does not begin with its first message any more. If REGISTRY has another history, the applications
+    Raises Conflict when USAGE does not begin with its first message any more. If REGISTRY or ALERTS has another history, these
     are read again even so, and the counts stay.
     """
     nc = await _connect(nats_url, nats_seed)
@@ -88,15 +106,15 @@ async def count_again(owner_dsn: str, nats_url: str, nats_seed: str | None, poli
 
 async def _rebuild(connection: Connection, nc: Client, policy: Policy) -> str:
     usage = await stream_state(nc, USAGE)
-    read_up_to = await connection.fetchrow(_READ_UP_TO, REGISTRY_CONSUMER, REGISTRY)
-    changed = read_up_to is not None and await _changed(nc, read_up_to["sequence"], read_up_to["hash"])
+    changed = await _changed(connection, nc, APPLICATIONS)
     whole = usage is not None and usage.whole and usage.first <= 1
-    if not whole and not changed:
+    if not whole and not changed and not await _changed(connection, nc, RULES):
         raise _cannot_count(usage)
     if whole:
         await connection.execute(_FORGET_CHECKPOINTS, USAGE_CONSUMER)
     await connection.execute(_HOLD_GRANTS)
     events = await _read_registry(connection, nc)
+    rules = await _read_rules(connection, nc)
     if whole:
         await connection.execute(_FORGET_COUNTS)
         await connection.execute(_KEEP, policy.hours, policy.days)
@@ -105,7 +123,7 @@ async def _rebuild(connection: Connection, nc: Client, policy: Policy) -> str:
         await connection.execute(_FORGET_TOLD)
     await _forget_letters(connection, nc)
     await connection.execute(_FORGET_LEASES)
-    read = f"the applications were read again from {events} events"
+    read = f"the applications were read again from {events} events, the rules of alerts from {rules}"
     if usage is None or not whole:
         return f"{read}; the counts stay, for USAGE has lost its beginning"
     return (
@@ -121,6 +139,37 @@ async def _forget_letters(connection: Connection, nc: Client) -> None:
         await connection.execute(_FORGET_LETTERS)
 
 
+async def _read_again(connection: Connection, nc: Client, facts: Facts, end: int) -> int:
+    """The rows of `facts` as their stream has them now, up to message `end`; returns how many of its events. Raises Conflict."""
+    source = facts.source
+    key = facts.consumer, source.stream, source.subject or ""
+    await connection.execute(_HAVE_READ, *key, 0, b"")  # waits for a worker that moves it, and keeps it
+    await connection.execute(facts.forget)
+    buffer = Buffer(BATCH_MAX, BUFFER_BYTES)
+    subjects = () if source.subject is None else (source.subject,)
+    puller = Puller(lambda: nc, source.stream, subjects=subjects, after=0, buffer=buffer, name="metering-rebuild")
+    pulling = asyncio.create_task(puller.run())
+    last: Message | None = None
+    events = 0
+    try:
+        while (last.sequence if last else 0) < end:
+            async with asyncio.timeout(TIMEOUT_S):
+                messages = [held.message for held in await buffer.take(BATCH_MAX)]
+            await facts.follow(connection, messages)
+            last = messages[-1]
+            events += len(messages)
+    except TimeoutError:
+        raise Unavailable(f"{source.stream} does not come: {puller.trouble or 'no message within 10 s'}") from None
+    except Poison as poison:
+        raise Conflict(str(poison)) from poison
+    finally:
+        pulling.cancel()
+        await asyncio.gather(pulling, return_exceptions=True)
+    if last is not None:
+        await connection.execute(_HAVE_READ, *key, last.sequence, last.hash)
+    return events
+
+
 async def _read_registry(connection: Connection, nc: Client) -> int:
     """Applications and accounts as REGISTRY has them now; from how many events. Raises Conflict."""
     state = await stream_state(nc, REGISTRY)
@@ -128,42 +177,48 @@ async def _read_registry(connection: Connection, nc: Client) -> int:
         raise Conflict(
             "REGISTRY is not whole: start the registry, which writes it again from its log, and wait until it is ready."
         )
-    await connection.execute(_HAVE_READ, REGISTRY_CONSUMER, REGISTRY, 0, b"")  # waits for a worker that moves it, and keeps it
-    await connection.execute(_FORGET_APPS)
-    buffer = Buffer(BATCH_MAX, BUFFER_BYTES)
-    puller = Puller(lambda: nc, REGISTRY, subjects=(), after=0, buffer=buffer, name="metering-rebuild")
-    pulling = asyncio.create_task(puller.run())
-    last: Message | None = None
+    return await _read_again(connection, nc, APPLICATIONS, state.last)
+
+
+async def _read_rules(connection: Connection, nc: Client) -> int:
+    """What customers ask to be told of as ALERTS has it now; from how many events. What was read stays while there is no such
+    stream: alerts is not deployed, or has still to write it again. Raises Conflict."""
+    state = await stream_state(nc, ALERTS)
+    if state is None:
+        return 0
+    if not state.whole:
+        raise Conflict("ALERTS is not whole: start alerts, which writes it again from its log, and wait until it is ready.")
+    return await _read_again(connection, nc, RULES, await _last_rule(nc))
+
+
+async def _last_rule(nc: Client) -> int:
+    """Where the newest rule is in ALERTS; 0: there is none."""
     try:
-        while (last.sequence if last else 0) < state.last:
-            async with asyncio.timeout(TIMEOUT_S):
-                messages = [held.message for held in await buffer.take(BATCH_MAX)]
-            await follow_registry(connection, messages)
-            last = messages[-1]
-    except TimeoutError:
-        raise Unavailable(f"REGISTRY does not come: {puller.trouble or 'no message within 10 s'}") from None
-    except Poison as poison:
-        raise Conflict(str(poison)) from poison
-    finally:
-        pulling.cancel()
-        await asyncio.gather(pulling, return_exceptions=True)
-    if last is not None:
-        await connection.execute(_HAVE_READ, REGISTRY_CONSUMER, REGISTRY, last.sequence, last.hash)
-    return last.sequence if last else 0
+        answer = await api(nc, f"STREAM.MSG.GET.{ALERTS}", {"last_by_subj": RULES.source.subject})
+    except ApiError as error:
+        if error.err_code == MESSAGE_NOT_FOUND:
+            return 0
+        raise
+    return int(answer["message"]["seq"])
 
 
-async def _changed(nc: Client, sequence: int, expected: bytes) -> bool:
-    """Whether REGISTRY does not hold, or no longer, what was read from it."""
-    if sequence == 0:
+async def _changed(connection: Connection, nc: Client, facts: Facts) -> bool:
+    """Whether the stream does not hold, or no longer, what was read from it. One that need not exist may be missing."""
+    stream = facts.source.stream
+    read_up_to = await connection.fetchrow(_READ_UP_TO, facts.consumer, stream)
+    if read_up_to is None or read_up_to["sequence"] == 0:
         return False
     try:
-        answer = await api(nc, f"STREAM.MSG.GET.{REGISTRY}", {"seq": sequence})
+        answer = await api(nc, f"STREAM.MSG.GET.{stream}", {"seq": read_up_to["sequence"]})
     except ApiError as error:
-        if error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
+        if error.err_code == STREAM_NOT_FOUND:
+            return not facts.source.optional
+        if error.err_code == MESSAGE_NOT_FOUND:
             return True
         raise Unavailable(str(error)) from error
     subject, _, headers, data = stored_message(answer)
-    return message_hash(subject, headers, data) != expected
+    found: bytes = read_up_to["hash"]
+    return message_hash(subject, headers, data) != found
 
 
 def _cannot_count(usage: StreamState | None) -> Conflict:

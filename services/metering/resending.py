@@ -6,7 +6,6 @@ Between sending and noting that it was sent there may be a crash; then it is sen
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Final
 
@@ -18,8 +17,8 @@ from services.metering.metrics import LetterMetrics
 from shared.clock import Clock
 from shared.postgres import Pool
 from shared.readiness import Readiness
+from shared.rounds import Rounds
 from shared.streams.jetstream import Connected
-from shared.streams.passing import may_pass
 from shared.streams.publish import publish_batch
 
 log = logging.getLogger(__name__)
@@ -39,12 +38,12 @@ class Resender:
         self._metrics = metrics
         self._clock = clock
         self._held = False
-        self._trouble = ""
+        self._rounds = Rounds("dead letters are not sent again now", self._round, LOOK_S)
         self._counted_at: float | None = None
 
     def readiness(self) -> Readiness:
         """Ready while what is to be sent can be, or it is another's turn."""
-        return Readiness(not self._trouble, self._trouble)
+        return self._rounds.readiness()
 
     async def begin(self) -> None:
         """This worker's turn."""
@@ -53,23 +52,16 @@ class Resender:
     async def end(self) -> None:
         """Another's turn."""
         self._held = False
-        self._trouble = ""
         self._counted_at = None
         self._metrics.forget()
 
     async def run(self) -> None:
         """Look every LOOK_S, until cancelled."""
-        while True:
-            try:
-                if self._held:
-                    await self.look()
-                self._trouble = ""
-            except Exception as error:
-                if not may_pass(error):
-                    raise
-                self._trouble = f"dead letters are not sent again now: {error or type(error).__name__}"
-                log.warning("metering: %s", self._trouble)
-            await asyncio.sleep(LOOK_S)
+        await self._rounds.run()
+
+    async def _round(self) -> None:
+        if self._held:
+            await self.look()
 
     async def look(self) -> None:
         """Send what is due, and count what is open."""

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, TypeVar
 
 from services.metering.directory import Directory
-from shared.errors import TollbookError, Unavailable
 from shared.eventlog.transact import Transactor
 from shared.events.metering import MeteringEvent
 from shared.postgres import Connection, Pool
-from shared.streams.passing import may_pass
+from shared.streams import awaiting
 
-ACQUIRE_S: Final = 2.0
 REGISTRY_WAIT_S: Final = 0.5
-RELAY_WAIT_S: Final = 0.1
 T = TypeVar("T")
 
 
@@ -29,25 +24,5 @@ class Started(NamedTuple):
 
 
 async def awaited(connection: Connection, directory: Directory, find: Callable[[], Awaitable[T | None]]) -> T | None:
-    """What `find` finds. What the registry decided a moment ago may still be on its way here: it is waited for."""
-    found = await find()
-    for delay_s in (0.0, RELAY_WAIT_S):
-        if found is None:
-            await asyncio.sleep(delay_s)
-            await directory.await_registry(connection, REGISTRY_WAIT_S)
-            found = await find()
-    return found
-
-
-@asynccontextmanager
-async def reading(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection; a lost database as what the asker may try again."""
-    try:
-        async with pool.acquire(timeout=ACQUIRE_S) as connection:
-            yield connection
-    except TollbookError:
-        raise
-    except Exception as error:
-        if not may_pass(error):
-            raise
-        raise Unavailable("Metering's database does not answer now. Trying again later is safe.") from error
+    """What `find` finds, of what the registry decided until now."""
+    return await awaiting.awaited(find, lambda: directory.await_registry(connection, REGISTRY_WAIT_S))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Final
 
 from services.metering import deadletters
-from shared.errors import Unavailable
 from shared.events.usage import CLOUDEVENTS_SUBJECT, RECORDS_SUBJECT
 from shared.events.usage import STREAM as USAGE
 from shared.postgres import Pool
 from shared.readiness import Readiness
+from shared.rounds import Rounds
 from shared.streams.declare import DEADLETTER, deadletter_stream, ensure_stream, usage_stream
-from shared.streams.jetstream import ApiError, Connected, StreamRefused
-from shared.streams.passing import may_pass
+from shared.streams.jetstream import Connected
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +38,11 @@ class Streams:
         self._nc = nc
         self._partitions = partitions
         self._replicas = replicas
-        self._trouble = "not started yet"
+        self._rounds = Rounds("the streams", self.declare, LOOK_S)
 
     def readiness(self) -> Readiness:
         """Ready while both streams are as they should be."""
-        return Readiness(not self._trouble, self._trouble)
+        return self._rounds.readiness()
 
     async def declare(self) -> None:
         """Make or update what has to be. Raises StreamRefused, ApiError, Unavailable, or what asyncpg raises."""
@@ -57,22 +55,7 @@ class Streams:
         dead = deadletter_stream(self._replicas, first_seq=listed + 1 if listed else None)
         dead.duplicate_window = deadletters.DUPLICATE_WINDOW_S
         await ensure_stream(self._nc(), dead)
-        self._trouble = ""
 
     async def run(self) -> None:
         """Look every LOOK_S, until cancelled."""
-        while True:
-            try:
-                await self.declare()
-            except (StreamRefused, ApiError, Unavailable) as error:
-                self._report(str(error))
-            except Exception as error:
-                if not may_pass(error):
-                    raise
-                self._report(f"the streams cannot be looked at: {type(error).__name__}")
-            await asyncio.sleep(LOOK_S)
-
-    def _report(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            log.error("metering: %s", trouble)
-        self._trouble = trouble
+        await self._rounds.run()

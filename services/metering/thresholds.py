@@ -28,8 +28,9 @@ class WindowKey(NamedTuple):
 class Marked(NamedTuple):
     """A window that is to be looked at, as the rows of one snapshot say.
 
-    `version` None: the scope never had a limit. `limit` None: it has none for this period now. `units` were counted while the
-    window was open. `told`: the highest percentage that was told of this version in this window.
+    `version` None: the scope never had a limit. `limit` None: it has none for this period now. `rungs` are the limit's own and
+    those that were asked for, in any order, some of them perhaps twice. `units` were counted while the window was open. `told`:
+    the highest percentage that was told of this version in this window.
     """
 
     key: WindowKey
@@ -53,7 +54,8 @@ def window_end(key: WindowKey, zone: str) -> datetime:
 
 
 def to_tell(marked: Marked) -> list[ThresholdCrossed]:
-    """The crossings that were not told yet, in ascending order.
+    """The crossings that were not told yet, in ascending order: what is not above `told` is never told again, also if its rung is
+    younger than that.
 
     Nothing for a limit of 0, which is no measure of anything, and nothing if the limit is younger than the window's end.
     """

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
-
-from faststream.nats import NatsBroker
+from typing import Final, NamedTuple
 
 from services.registry import domain, queries
 from services.registry.cursor import read_cursor, write_cursor
+from shared.answering import Answering, Answers, snapshot
 from shared.catalog import TermsOfService
 from shared.clock import Clock
-from shared.commands.base import Command, Query
+from shared.commands.base import Command
 from shared.commands.registry import (
     AcceptTerms,
     AccountView,
@@ -44,20 +42,16 @@ from shared.commands.registry import (
     Terms,
     TermsAcceptance,
 )
-from shared.commands.requester import subject_of
 from shared.credentials import verifier
-from shared.errors import NotFound, Unavailable
+from shared.errors import NotFound
 from shared.eventlog.facts import FactsOf
-from shared.eventlog.transact import PASSING_ERRORS, Transactor
+from shared.eventlog.transact import Transactor
 from shared.eventlog.vault import Vault
 from shared.events.registry import RegistryEvent
 from shared.ids import new_client_id, new_client_secret, new_id
 from shared.postgres import Connection, Pool
-from shared.readiness import Readiness
 
 SERVICE: Final = "registry"
-WORKERS_MAX: Final = 16
-ACQUIRE_TIMEOUT_S: Final = 2.0
 NOT_KEPT: Final = "The secret was shown once, when it was issued, and is not kept. Reissue it to get a new one."
 REVOKED: Final = "There is no current secret: it was revoked. Reissue it to get a new one."
 
@@ -69,29 +63,22 @@ class Database(NamedTuple):
     transactor: Transactor[RegistryEvent]
 
 
-class Handlers:
-    """Everything that the registry answers. Before `start` it answers Unavailable."""
+class Handlers(Answering[Database]):
+    """Everything that the registry answers."""
+
+    service = SERVICE
 
     def __init__(self, rules: domain.Rules, terms: TermsOfService, vault: Vault, pepper: bytes, clock: Clock) -> None:
+        super().__init__()
         self._rules = rules
         self._terms = terms
         self._vault = vault
         self._pepper = pepper
         self._clock = clock
-        self._started: Database | None = None
 
-    def start(self, database: Database) -> None:
-        """Answer from now on."""
-        self._started = database
-
-    def readiness(self) -> Readiness:
-        """Not ready until started."""
-        started = self._started is not None
-        return Readiness(started, "" if started else "starting")
-
-    def subscribe(self, broker: NatsBroker) -> None:
-        """Take the registry's commands and queries; several registries share them (queue group)."""
-        answers: dict[type[Command | Query], Callable[..., Awaitable[Any]]] = {
+    @property
+    def answers(self) -> Answers:
+        return {
             OpenAccount: self.open_account,
             AcceptTerms: self.accept_terms,
             RegisterApp: self.register_app,
@@ -107,11 +94,9 @@ class Handlers:
             GetAppNames: self.get_app_names,
             GetAuthentication: self.get_authentication,
         }
-        for message, answer in answers.items():
-            broker.subscriber(subject_of(SERVICE, message), queue=SERVICE, max_workers=WORKERS_MAX)(answer)
 
     async def open_account(self, command: OpenAccount) -> AccountView:
-        return await self._database.transactor.run(
+        return await self.running.transactor.run(
             command,
             domain.account_stream(command.account),
             None,
@@ -122,7 +107,7 @@ class Handlers:
         )
 
     async def accept_terms(self, command: AcceptTerms) -> TermsAcceptance:
-        return await self._database.transactor.run(
+        return await self.running.transactor.run(
             command,
             domain.account_stream(command.account),
             None,
@@ -135,7 +120,7 @@ class Handlers:
     async def register_app(self, command: RegisterApp) -> AppIssued:
         client_id = new_client_id()
         new = self._new_secret(client_id)
-        return await self._database.transactor.run(
+        return await self.running.transactor.run(
             command,
             domain.app_stream(client_id),
             None,
@@ -150,7 +135,7 @@ class Handlers:
             row = await queries.find_app(connection, command.account, command.client_id)
             return domain.AppFacts(self._clock.now(), None if row is None else row.view)
 
-        return await self._database.transactor.run(
+        return await self.running.transactor.run(
             command,
             domain.app_stream(command.client_id),
             None,
@@ -162,7 +147,7 @@ class Handlers:
 
     async def reissue_secret(self, command: ReissueSecret) -> Reissued:
         new = self._new_secret(command.client_id)
-        return await self._database.transactor.run(
+        return await self.running.transactor.run(
             command,
             domain.app_stream(command.client_id),
             None,
@@ -173,7 +158,7 @@ class Handlers:
         )
 
     async def revoke_secret(self, command: RevokeSecret) -> Secrets:
-        return await self._database.transactor.run(
+        return await self.running.transactor.run(
             command,
             domain.app_stream(command.client_id),
             None,
@@ -184,7 +169,7 @@ class Handlers:
         )
 
     async def delete_app(self, command: DeleteApp) -> AppDeletedReply:
-        return await self._database.transactor.run(
+        return await self.running.transactor.run(
             command,
             domain.app_stream(command.client_id),
             None,
@@ -194,11 +179,11 @@ class Handlers:
         )
 
     async def get_account(self, query: GetAccount) -> AccountView:
-        async with self._reading() as connection:
+        async with snapshot(self.running.pool) as connection:
             return await self._account(connection, query.account)
 
     async def get_terms(self, query: GetTerms) -> Terms:
-        async with self._reading() as connection:
+        async with snapshot(self.running.pool) as connection:
             account = await self._account(connection, query.account)
         return Terms(
             version=self._terms.version,
@@ -228,7 +213,7 @@ class Handlers:
 
     async def list_apps(self, query: ListApps) -> AppPage:
         before = None if query.cursor is None else read_cursor(self._pepper, query.account, query.cursor)
-        async with self._reading() as connection:
+        async with snapshot(self.running.pool) as connection:
             rows = await queries.page_of_apps(connection, query.account, before, query.limit + 1)
         shown = rows[: query.limit]
         more = len(rows) > query.limit
@@ -236,15 +221,15 @@ class Handlers:
         return AppPage(apps=tuple(row.view for row in shown), next_cursor=next_cursor)
 
     async def get_app(self, query: GetApp) -> AppView:
-        async with self._reading() as connection:
+        async with snapshot(self.running.pool) as connection:
             return await self._app(connection, query.account, query.client_id)
 
     async def get_app_names(self, query: GetAppNames) -> AppNames:
-        async with self._reading() as connection:
+        async with snapshot(self.running.pool) as connection:
             return AppNames(names=await queries.names_of_apps(connection, query.account, query.client_ids))
 
     async def get_authentication(self, query: GetAuthentication) -> Authentication:
-        async with self._reading() as connection:
+        async with snapshot(self.running.pool) as connection:
             app = await self._app(connection, query.account, query.client_id)
             secrets = [
                 SecretView(
@@ -267,24 +252,6 @@ class Handlers:
             secret_kept=kept,
             note="" if kept else REVOKED if current is None else NOT_KEPT,
         )
-
-    @property
-    def _database(self) -> Database:
-        if self._started is None:
-            raise Unavailable("The registry is starting. Trying again in a moment is safe.")
-        return self._started
-
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Connection]:
-        """A connection that sees one state of the tables, however many reads follow."""
-        try:
-            async with (
-                self._database.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
-                yield connection
-        except PASSING_ERRORS as error:
-            raise Unavailable("The database does not answer now. Trying again later is safe.") from error
 
     async def _account(self, connection: Connection, account: str) -> AccountView:
         found = await queries.find_account(connection, account, self._rules.terms_version)

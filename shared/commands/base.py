@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from shared.errors import FieldProblem
 
@@ -70,6 +73,7 @@ _HINTS: Final[Mapping[str, str]] = {
     "bool_type": "Give true or false.",
     "list_type": "Give a JSON array.",
     "tuple_type": "Give a JSON array.",
+    "literal_error": "Give one of these.",
     "model_type": "Give a JSON object.",
     "model_attributes_type": "Give a JSON object.",
     "datetime_parsing": "Give an instant with its offset from UTC: 2026-01-31T09:00:00Z.",
@@ -105,10 +109,36 @@ def field_problems(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> tuple[
     return tuple(problems)
 
 
+class Shaped:
+    """Metadata of a text that matches `pattern`, whole; what is wrong with any other, and the way out, in words."""
+
+    def __init__(self, pattern: str, problem: str, hint: str) -> None:
+        self._pattern = re.compile(pattern, re.ASCII)
+        self._problem, self._hint = problem, hint
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": f"^{self._pattern.pattern}$"}
+
+    def _check(self, entered: str) -> str:
+        if not self._pattern.fullmatch(entered):
+            raise PydanticCustomError("pattern", "{problem}", {"problem": self._problem, "hint": self._hint})
+        return entered
+
+
 def whole(entered: Any) -> Any:
     """For a BeforeValidator of a strict int. JSON has one kind of number: 60.0 is the integer 60. Nothing else becomes one, true
     and "60" least of all."""
     return int(entered) if isinstance(entered, float) and entered.is_integer() else entered
+
+
+def each_once(entered: tuple[Any, ...]) -> tuple[Any, ...]:
+    """For an AfterValidator of a collection whose items are named once."""
+    if len(set(entered)) != len(entered):
+        raise PydanticCustomError("repeated", "Something is there twice.", {"hint": "Name each once."})
+    return entered
 
 
 def _path(parts: Iterable[Any]) -> str:

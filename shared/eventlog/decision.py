@@ -18,6 +18,7 @@ R = TypeVar("R", bound=Reply)
 class Decision(Generic[E, R]):
     """What a command comes to: its events (none when it is already so) and its reply.
 
+    `begins` maps the names of streams that begin with this decision, besides its own, to their first events.
     `seal` maps vault ids to what is to be kept there; `shred` names vault ids to forget. `reveals` is the id of the secret that
     the reply shows, if it shows one: that stored reply is dropped with the secret, and after 24 hours.
     `at`: the instant it was decided at, if the reply shows it; the events are then recorded at that same instant.
@@ -25,6 +26,7 @@ class Decision(Generic[E, R]):
 
     events: Sequence[E]
     reply: R
+    begins: Mapping[str, Sequence[E]] = field(default_factory=dict)
     seal: Mapping[str, bytes] = field(default_factory=dict)
     shred: Sequence[str] = ()
     reveals: str | None = None

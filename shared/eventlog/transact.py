@@ -7,11 +7,11 @@ other's results, but share its round trips and its one fsync. A refused command 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import asyncpg
@@ -23,6 +23,7 @@ from shared.eventlog.changes import Bound, Change, apply, insert
 from shared.eventlog.decision import Decision
 from shared.eventlog.facts import FactsOf, no_facts
 from shared.eventlog.log import Entry, EventLog, Head, Meta, Placed, Recorded, changed_meanwhile, holding_the_head
+from shared.eventlog.pending import Pending
 from shared.eventlog.vault import Vault
 from shared.events.codec import Event
 from shared.postgres import Connection, Pool
@@ -88,30 +89,6 @@ _FORGET_REVEALED: Final = f"""
 """  # noqa: S608 - a constant
 
 
-@dataclass(eq=False)
-class _Pending:
-    """One command on its way. `Any`, because commands of all kinds wait in one queue; `run` gives the types back."""
-
-    command: Command
-    stream: str
-    initial: Any
-    evolve: Callable[[Any, Any], Any]
-    decide: Callable[[Any, Any], Decision[Any, Any]]
-    reply: type[Any]
-    facts: Any
-    done: asyncio.Future[Any]
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.command.account, self.command.command_id
-
-    @property
-    def fingerprint(self) -> bytes:
-        """Of what was asked, not of who asked: another token of the account may repeat a command."""
-        body = self.command.model_dump_json(exclude={"command_id", "actor"})
-        return hashlib.sha256(f"{type(self.command).__name__}\x1f{body}".encode()).digest()
-
-
 class Transactor(Generic[E]):
     """Runs commands on one service's log. `project` turns each event into changes of the service's own read tables.
 
@@ -133,7 +110,7 @@ class Transactor(Generic[E]):
         self._project = project
         self._clock = clock
         self._committed = committed
-        self._waiting: deque[_Pending] = deque()
+        self._waiting: deque[Pending] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._forget_at = clock.monotonic()
 
@@ -156,7 +133,7 @@ class Transactor(Generic[E]):
         if len(self._waiting) >= WAITING_MAX:
             raise Unavailable("Too many commands are waiting. Trying again in a moment is safe.")
         done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Pending(command, stream, initial, evolve, decide, reply, facts, done))
+        self._waiting.append(Pending(command, stream, initial, evolve, decide, reply, facts, done))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work(), name="transact")
         return await done
@@ -175,7 +152,7 @@ class Transactor(Generic[E]):
         """The same inside the caller's transaction: how a reaction's events commit together with its checkpoint."""
         done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         await self._log.lock_head(connection)
-        outcome = await self._decide_all(connection, [_Pending(command, stream, initial, evolve, decide, reply, facts, done)])
+        outcome = await self._decide_all(connection, [Pending(command, stream, initial, evolve, decide, reply, facts, done)])
         outcome.settle()
         return await done
 
@@ -194,15 +171,15 @@ class Transactor(Generic[E]):
                     pending.done.cancel()
                 raise
 
-    def _next_batch(self) -> list[_Pending]:
+    def _next_batch(self) -> list[Pending]:
         """The commands that wait, up to a bound; one that repeats an id of the batch waits for the next."""
-        batch: dict[tuple[str, str], _Pending] = {}
+        batch: dict[tuple[str, str], Pending] = {}
         while self._waiting and len(batch) < BATCH_MAX and self._waiting[0].key not in batch:
             pending = self._waiting.popleft()
             batch[pending.key] = pending
         return list(batch.values())
 
-    async def _commit(self, batch: Sequence[_Pending]) -> None:
+    async def _commit(self, batch: Sequence[Pending]) -> None:
         for attempt in range(ATTEMPTS_MAX):
             try:
                 await self._in_transaction(batch)
@@ -220,13 +197,13 @@ class Transactor(Generic[E]):
                 return
         raise Unavailable("The database does not answer now. Repeating the same command id later is safe.")
 
-    async def _alone(self, pending: _Pending) -> None:
+    async def _alone(self, pending: Pending) -> None:
         try:
             await self._commit([pending])
         except Exception as error:
             pending.done.set_exception(error)
 
-    async def _in_transaction(self, batch: Sequence[_Pending]) -> None:
+    async def _in_transaction(self, batch: Sequence[Pending]) -> None:
         async with self._pool.acquire(timeout=5) as connection:
             async with holding_the_head(connection):
                 outcome = await self._decide_all(connection, batch)
@@ -237,7 +214,7 @@ class Transactor(Generic[E]):
             if outcome.appended:
                 self._committed()
 
-    async def _decide_all(self, connection: Connection, batch: Sequence[_Pending]) -> _Outcome:
+    async def _decide_all(self, connection: Connection, batch: Sequence[Pending]) -> _Outcome:
         """Decide under the head's lock, which the transaction of `connection` has."""
         outcome = _Outcome()
         head, known, events = await self._read(connection, batch)
@@ -245,33 +222,33 @@ class Transactor(Generic[E]):
         fresh = self._answer_repeated(batch, known, outcome)
         if not fresh:
             return outcome
-        tables = _Tables(connection, await _read_ahead(connection, fresh))
+        tables = _Tables(connection, self._vault, await _read_ahead(connection, fresh))
         kept: list[tuple[object, ...]] = []
-        sealed: dict[str, bytes] = {}
         shredded: set[str] = set()
         for pending in fresh:
             facts = await tables.facts_for(pending)
             past = events[pending.stream]
             try:
-                decision = pending.decide(_fold(pending, past), facts)
+                decision = pending.decide(pending.fold(past), facts)
             except TollbookError as error:
                 outcome.refused.append((pending, error))
                 continue
             meta = Meta(pending.command.command_id, pending.command.actor, pending.command.command_id)
-            recorded = self._log.prepare(head, [Entry(pending.stream, len(past), decision.events, meta)], decision.at)
+            entries = [Entry(pending.stream, len(past), decision.events, meta)]
+            entries += [Entry(stream, 0, events, meta) for stream, events in decision.begins.items()]
+            recorded = self._log.prepare(head, entries, decision.at)
             if recorded:
                 head = head._replace(position=recorded[-1].position, hash=recorded[-1].hash)
             outcome.appended.extend(recorded)
             past.extend(decision.events)
-            pairs = zip(recorded, decision.events, strict=True)
-            tables.change(pending, [change for row, event in pairs for change in self._project(row, event)])
-            sealed |= decision.seal
+            decided = chain(decision.events, *decision.begins.values())
+            pairs = zip(recorded, decided, strict=True)
+            changes = [change for row, event in pairs for change in self._project(row, event)]
+            tables.change(pending, changes, decision.seal)
             shredded |= set(decision.shred)
             kept.append(self._kept(pending, decision))
             outcome.replies.append((pending, decision.reply))
         also = self._log.writes(outcome.appended) if outcome.appended else []
-        if sealed:
-            also.append(self._vault.keeps(sealed))
         if kept:
             also.append(Bound(_KEEP_COMMANDS, [list(column) for column in zip(*kept, strict=True)]))
         try:
@@ -284,7 +261,7 @@ class Transactor(Generic[E]):
             await self._vault.shred(connection, id_)
         return outcome
 
-    async def _read(self, connection: Connection, batch: Sequence[_Pending]) -> tuple[Head, Known, dict[str, list[E]]]:
+    async def _read(self, connection: Connection, batch: Sequence[Pending]) -> tuple[Head, Known, dict[str, list[E]]]:
         """The end of the log; fingerprint and reply of each command that was done before; the events of each stream."""
         events: dict[str, list[E]] = {pending.stream: [] for pending in batch}
         accounts, ids = [pending.key[0] for pending in batch], [pending.key[1] for pending in batch]
@@ -295,36 +272,39 @@ class Transactor(Generic[E]):
             events[stream].append(self._log.codec.decode(type_, schema, data))
         return Head(position, hash_), {(one[0], one[1]): (one[2], one[3]) for one in known}, events
 
-    def _answer_repeated(self, batch: Sequence[_Pending], known: Known, outcome: _Outcome) -> list[_Pending]:
+    def _answer_repeated(self, batch: Sequence[Pending], known: Known, outcome: _Outcome) -> list[Pending]:
         """Commands that were not done before; the others get their first reply, or their refusal."""
-        fresh: list[_Pending] = []
+        fresh: list[Pending] = []
         for pending in batch:
             if pending.key not in known:
                 fresh.append(pending)
                 continue
-            fingerprint, sealed = known[pending.key]
-            if fingerprint != pending.fingerprint:
-                detail = "This command id (Idempotency-Key) was used for another request. Use a new one for each wish."
-                outcome.refused.append((pending, CommandReused(detail)))
-            elif sealed is None:
-                detail = "This was done before. Its reply held a secret and is no longer kept: read the object instead."
-                outcome.refused.append((pending, Conflict(detail)))
-            else:
-                reply = self._vault.open(_reply_context(pending), sealed)
-                outcome.replies.append((pending, pending.reply.model_validate_json(reply)))
+            try:
+                outcome.replies.append((pending, self._first_reply(pending, *known[pending.key])))
+            except TollbookError as error:
+                outcome.refused.append((pending, error))
         return fresh
 
-    def _kept(self, pending: _Pending, decision: Decision[Any, Any]) -> tuple[object, ...]:
-        reply = self._vault.seal(_reply_context(pending), decision.reply.model_dump_json().encode())
-        return (*pending.key, pending.fingerprint, reply, decision.reveals, self._clock.now())
+    def _first_reply(self, pending: Pending, fingerprint: bytes, sealed: bytes | None) -> Reply:
+        """What was answered when the command was done. Raises CommandReused, Conflict and VaultKeyUnknown."""
+        if not self._vault.is_fingerprint(fingerprint, pending.asked):
+            raise CommandReused("This command id (Idempotency-Key) was used for another request. Use a new one for each wish.")
+        if sealed is None:
+            raise Conflict("This was done before. Its reply held a secret and is no longer kept: read the object instead.")
+        reply: Reply = pending.reply.model_validate_json(self._vault.open(pending.reply_context, sealed))
+        return reply
+
+    def _kept(self, pending: Pending, decision: Decision[Any, Any]) -> tuple[object, ...]:
+        reply = self._vault.seal(pending.reply_context, decision.reply.model_dump_json().encode())
+        return (*pending.key, self._vault.fingerprint(pending.asked), reply, decision.reveals, self._clock.now())
 
 
 @dataclass
 class _Outcome:
     """What a transaction will have come to once it is committed; told to nobody before that."""
 
-    replies: list[tuple[_Pending, Reply]] = field(default_factory=list)
-    refused: list[tuple[_Pending, TollbookError]] = field(default_factory=list)
+    replies: list[tuple[Pending, Reply]] = field(default_factory=list)
+    refused: list[tuple[Pending, TollbookError]] = field(default_factory=list)
     appended: list[Recorded] = field(default_factory=list)
 
     def settle(self) -> None:
@@ -337,25 +317,28 @@ class _Outcome:
 
 
 class _Tables:
-    """The read tables within one transaction: changes wait until all are known, or until facts must show them.
+    """The read tables and the vault within one transaction: changes wait until all are known, or until facts must show them.
 
     Facts are of one account: they must show what was decided for it before in this transaction, and only that.
     """
 
-    def __init__(self, connection: Connection, ahead: Mapping[_Pending, Any]) -> None:
+    def __init__(self, connection: Connection, vault: Vault, ahead: Mapping[Pending, Any]) -> None:
         self._connection = connection
+        self._vault = vault
         self._ahead = ahead
         self._changes: list[Change] = []
+        self._sealed: dict[str, bytes] = {}
         self._waiting: set[str] = set()
         self._decided: set[str] = set()
 
-    def change(self, pending: _Pending, changes: Sequence[Change]) -> None:
+    def change(self, pending: Pending, changes: Sequence[Change], seal: Mapping[str, bytes]) -> None:
         """What was decided for a command."""
         self._changes.extend(changes)
+        self._sealed |= seal
         self._waiting.add(pending.command.account)
         self._decided.add(pending.command.account)
 
-    async def facts_for(self, pending: _Pending) -> Any:
+    async def facts_for(self, pending: Pending) -> Any:
         """What the command is to be decided on, besides its stream."""
         account = pending.command.account
         if pending in self._ahead and account not in self._decided:
@@ -366,30 +349,21 @@ class _Tables:
 
     async def write(self, also: Sequence[Bound] = ()) -> None:
         """Make the changes that wait, together with other writes."""
-        await apply(self._connection, self._changes, also)
+        sealed = [self._vault.keeps(self._sealed)] if self._sealed else []
+        await apply(self._connection, self._changes, [*also, *sealed])
         self._changes.clear()
+        self._sealed.clear()
         self._waiting.clear()
 
 
-async def _read_ahead(connection: Connection, batch: Sequence[_Pending]) -> dict[_Pending, Any]:
+async def _read_ahead(connection: Connection, batch: Sequence[Pending]) -> dict[Pending, Any]:
     """What the tables say for those commands whose facts can be read together."""
-    together: dict[Any, list[_Pending]] = {}
+    together: dict[Any, list[Pending]] = {}
     for pending in batch:
         if isinstance(pending.facts, FactsOf):
             together.setdefault(pending.facts.read, []).append(pending)
-    found: dict[_Pending, Any] = {}
+    found: dict[Pending, Any] = {}
     for read, asking in together.items():
         rows = await read(connection, sorted({pending.facts.key for pending in asking}))
         found |= {pending: rows.get(pending.facts.key) for pending in asking}
     return found
-
-
-def _fold(pending: _Pending, events: Sequence[Any]) -> Any:
-    state = pending.initial
-    for event in events:
-        state = pending.evolve(state, event)
-    return state
-
-
-def _reply_context(pending: _Pending) -> str:
-    return f"reply:{pending.command.account}:{pending.command.command_id}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,6 +19,8 @@ from shared.postgres import Connection
 _KEY_ID_LENGTH: Final = 4
 _NONCE_LENGTH: Final = 12
 _KEY_LENGTH: Final = 32
+_PRINTING: Final = b"tollbook fingerprint"
+_PLAIN_LENGTH: Final = 32
 _PUT: Final = insert("vault", {"id": "text", "sealed": "bytea"})
 
 
@@ -35,8 +38,9 @@ class Vault:
 
     def __init__(self, keys: SecretStr) -> None:
         parsed = [_parse(text.strip()) for text in keys.get_secret_value().split(",")]
-        self._ciphers = {hashlib.sha256(key).digest()[:_KEY_ID_LENGTH]: AESGCM(key) for key in parsed}
-        self._sealing = hashlib.sha256(parsed[0]).digest()[:_KEY_ID_LENGTH]
+        self._ciphers = {_key_id(key): AESGCM(key) for key in parsed}
+        self._printing = {_key_id(key): hmac.digest(key, _PRINTING, hashlib.sha256) for key in parsed}
+        self._sealing = _key_id(parsed[0])
 
     def seal(self, context: str, plaintext: bytes) -> bytes:
         """key id, nonce, ciphertext with tag. It opens only under the same `context`: a row copied to another id does not."""
@@ -50,6 +54,20 @@ class Vault:
             return self._ciphers[key_id].decrypt(nonce, sealed[_KEY_ID_LENGTH + _NONCE_LENGTH :], context.encode())
         except (KeyError, InvalidTag) as error:
             raise VaultKeyUnknown("A sealed value does not open: add its key to TOLLBOOK_VAULT_KEY.") from error
+
+    def fingerprint(self, content: bytes) -> bytes:
+        """Tells whether something else is the same. Without the key nobody finds the content by trying what it may have been."""
+        return self._sealing + hmac.digest(self._printing[self._sealing], content, hashlib.sha256)
+
+    def is_fingerprint(self, kept: bytes, content: bytes) -> bool:
+        """Whether `kept` is of this content. Raises VaultKeyUnknown when it was made with a key that is gone."""
+        if len(kept) == _PLAIN_LENGTH:  # of an earlier release
+            return hmac.compare_digest(kept, hashlib.sha256(content).digest())
+        try:
+            key = self._printing[kept[:_KEY_ID_LENGTH]]
+        except KeyError as error:
+            raise VaultKeyUnknown("A fingerprint cannot be compared: add its key to TOLLBOOK_VAULT_KEY.") from error
+        return hmac.compare_digest(kept[_KEY_ID_LENGTH:], hmac.digest(key, content, hashlib.sha256))
 
     async def put(self, connection: Connection, id_: str, plaintext: bytes) -> None:
         """Keep `plaintext` under `id_`, which must be new."""
@@ -68,12 +86,20 @@ class Vault:
         sealed = await connection.fetchval("SELECT sealed FROM vault WHERE id = $1", id_)
         if sealed is None:
             raise NotFound("This value is no longer kept.")
+        return self.open_kept(id_, sealed)
+
+    def open_kept(self, id_: str, sealed: bytes) -> bytes:
+        """The plaintext of a row of the table `vault` that was read together with others. Raises VaultKeyUnknown."""
         return self.open(f"vault:{id_}", sealed)
 
     async def shred(self, connection: Connection, id_: str) -> None:
         """Forget it, and every stored reply that shows it. Shredding what is gone is no error."""
         await connection.execute("DELETE FROM vault WHERE id = $1", id_)
         await connection.execute("UPDATE command SET reply = NULL WHERE reveals = $1 AND reply IS NOT NULL", id_)
+
+
+def _key_id(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()[:_KEY_ID_LENGTH]
 
 
 def _parse(text: str) -> bytes:

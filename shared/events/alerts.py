@@ -213,8 +213,8 @@ KINDS: Final = ("crossed", "secret_reissued", "app_deleted", "review_decided", "
 class NotificationRequested(Event, frozen=True, kw_only=True):
     """A contact is to be told of something by one method; once for each (what, contact, method), and the stream's name says so.
 
-    client_id "": it is not about one application; service "": not about one service. `app_name` is what the application was called
-    then. Due when it happened, or when quiet hours end, or with the digest. After `deadline` it is not sent any more.
+    client_id "": it is not about one application; service "": not about one service. `app_name` is what the application was
+    called then. Due when it happened, or when quiet hours end, or with the digest. After `deadline` it is not sent any more.
     """
 
     request_id: str
@@ -243,13 +243,12 @@ class NotificationDelivered(Event, frozen=True, kw_only=True):
     answer: str
 
 
-FailureReason = Literal[
-    "refused", "deadline", "contact_removed", "not_verified", "unsubscribed", "expired", "too_many_attempts", "channel_not_set_up"
-]
+FailureReason = Literal["refused", "deadline", "contact_removed", "not_verified", "unsubscribed", "expired", "channel_not_set_up"]
+"""`expired`: the code that was to be told can no longer be entered."""
 
 
 class NotificationFailed(Event, frozen=True, kw_only=True):
-    """It will not be sent (any more). `answer` is what the provider said last, without addresses; message_id "": none was made."""
+    """It will not be sent. `answer` is what the provider said last, without addresses. message_id "": none was made."""
 
     request_id: str
     account: str

@@ -38,10 +38,15 @@ _MOVE: Final = """
 
 
 class Source(NamedTuple):
-    """A stream, or the part of it under one subject filter. Sources of one consumer must not overlap."""
+    """A stream, or the part of it under one subject filter. Sources of one consumer must not overlap.
+
+    `optional`: whose stream it is may not be deployed, or not yet. Until there is such a stream, the consumer is ready without
+    it; from its first message on it has to be there.
+    """
 
     stream: str
     subject: str | None = None
+    optional: bool = False
 
     @property
     def label(self) -> str:
@@ -79,6 +84,11 @@ class _Following:
         self.fenced = 0
         self.puller: Puller | None = None
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it waits for a stream that may come or not: nothing was ever read of it."""
+        return self.source.optional and self.checkpoint == 0 and self.puller is not None and self.puller.missing
 
 
 class Consumer:
@@ -331,17 +341,18 @@ class Consumer:
         }
 
     def readiness(self) -> Readiness:
-        """Ready when every source is followed and the last batch went through."""
+        """Ready when every source is followed, but for optional ones that are still to come, and the last batch went through."""
         if self._stopped:
             return Readiness(False, f"stopped at a message that cannot be handled: {self._stopped}", self.lag())
         troubles = [] if self._running else ["not started yet"]
+        waiting = [f"waiting for {one.source.stream}" for one in self._sources.values() if one.awaited]
         for following in self._sources.values():
             trouble = following.trouble or (following.puller.trouble if following.puller is not None else "")
-            if trouble:
+            if trouble and not following.awaited:
                 troubles.append(f"{following.source.label}: {trouble}")
         if self._trouble:
             troubles.append(self._trouble)
-        return Readiness(not troubles, "; ".join(troubles), self.lag())
+        return Readiness(not troubles, "; ".join([*troubles, *waiting]), self.lag())
 
     async def caught_up(self, stream: str, sequence: int, timeout_s: float) -> None:
         """Wait until everything of `stream` up to `sequence`, as far as it concerns this consumer's sources, is committed.

@@ -3,7 +3,6 @@ a newer one, however many writers there are."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
@@ -11,10 +10,10 @@ from typing import Final, NamedTuple
 from shared.clock import Clock
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
+from shared.rounds import Rounds
 from shared.streams.declare import ensure_stream, kv_keys, kv_stream
 from shared.streams.jetstream import Connected
 from shared.streams.marks import mark_dirty as mark_dirty
-from shared.streams.passing import may_pass
 from shared.streams.publish import Outgoing, WrongLastSequence, publish_batch, split_batches
 
 log = logging.getLogger(__name__)
@@ -24,8 +23,6 @@ KEYS_MAX: Final = 500
 PAUSE_FACTOR: Final = 2.0
 """How much longer than it wrote it waits while others need the time more."""
 PAUSE_MIN_S: Final = 0.02
-BACKOFF_MIN_S: Final = 0.05
-BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
 
 ReadValues = Callable[[Connection, list[str]], Awaitable[Mapping[str, bytes | None]]]
@@ -93,53 +90,30 @@ class KvProjection:
         self._all_keys = all_keys
         self._replicas = replicas
         self._busy = busy
-        self._woken = asyncio.Event()
+        self._rounds = Rounds(f"bucket {bucket}", self._round, interval_s)
         self._known = ("", -1)
         self._written = 0
-        self._trouble = "not started yet"
 
     def wake(self) -> None:
         """Something was marked and committed: look now, not at the next poll."""
-        self._woken.set()
+        self._rounds.wake()
 
     def readiness(self) -> Readiness:
         """Ready while changes reach the bucket."""
-        return Readiness(not self._trouble, self._trouble)
+        return self._rounds.readiness()
 
     async def run(self) -> None:
-        """Write until cancelled. Failures are said in `readiness` and tried again for ever, with back-off."""
-        backoff_s = BACKOFF_MIN_S
-        while True:
-            began = self._clock.monotonic()
-            try:
-                self._woken.clear()
-                wrote = await self.write_dirty()
-                self._trouble, backoff_s = "", BACKOFF_MIN_S
-            except Exception as error:
-                self._report(error)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
-                continue
-            if wrote:
-                # From one beginning to the next, so that a write is not waited for twice.
-                took_s = self._clock.monotonic() - began
-                pause_s = self._interval_s - took_s
-                await asyncio.sleep(max(pause_s, took_s * PAUSE_FACTOR) if self._busy() else max(pause_s, PAUSE_MIN_S))
-            else:
-                await self._wait()
+        """Write until cancelled."""
+        await self._rounds.run()
 
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(self._interval_s):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
-
-    def _report(self, error: Exception) -> None:
-        said = f"bucket {self.bucket}: {error or type(error).__name__}"
-        if said != self._trouble:
-            log.error("%s", said, exc_info=None if may_pass(error) else error)
-        self._trouble = said
+    async def _round(self) -> float | None:
+        began = self._clock.monotonic()
+        if not await self.write_dirty():
+            return None
+        # From one beginning to the next, so that a write is not waited for twice.
+        took_s = self._clock.monotonic() - began
+        pause_s = self._interval_s - took_s
+        return max(pause_s, took_s * PAUSE_FACTOR) if self._busy() else max(pause_s, PAUSE_MIN_S)
 
     async def _declare(self) -> int:
         """Have the bucket there, and everything marked if it is not the bucket that was written before; its last sequence."""

@@ -50,12 +50,20 @@ class Ended(Exception):
     """The ephemeral consumer is of no more use; the text says why. Another one goes on where it stopped."""
 
 
+class Missing(Ended):
+    """There is no such stream."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"The stream {stream} does not exist yet.")
+
+
 class Puller:
     """Puts every message of `stream` (of `subjects` only, if given) after sequence `after` into `buffer`, in order, each once.
 
     `after_hash` is the hash of the message at `after`: when the stream holds another one there, or ends before it, or has lost
     what comes next, nothing more is pulled and `trouble` says what is wrong and what to do; it is looked at again until it is
-    mended. `run` never returns by itself. `name` is for logs and the server's list of consumers: letters, digits, `-` and `_`.
+    mended. `missing`: the stream is not there. `run` never returns by itself. `name` is for logs and the server's list of
+    consumers: letters, digits, `-` and `_`.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class Puller:
         self.buffer = buffer
         self.last = after
         self.trouble = "not started yet"
+        self.missing = False
         self.pending = 0
         self._nc = nc
         self._after_hash = after_hash
@@ -117,11 +126,14 @@ class Puller:
         try:
             while True:
                 before = self.last
+                missing = False
                 try:
                     await self._follow()
                 except Ended as ended:
+                    if self.trouble != str(ended):  # a stream that is not there yet may not be for weeks
+                        log.info("%s: %s: new consumer after %d: %s", self.name, self.stream, self.last, ended)
                     self.trouble = str(ended)
-                    log.info("%s: %s: new consumer after %d: %s", self.name, self.stream, self.last, ended)
+                    missing = isinstance(ended, Missing)
                 except StreamRefused as refusal:
                     if self.trouble != str(refusal):
                         log.error("%s: %s", self.name, refusal)  # noqa: TRY400 - the words say it all
@@ -130,6 +142,7 @@ class Puller:
                     self.trouble = f"{self.stream}: {error or type(error).__name__}"
                     if not isinstance(error, (TollbookError, ApiError, *NATS_FAILURES)):
                         log.exception("%s: following %s failed", self.name, self.stream)
+                self.missing = missing
                 backoff_s = BACKOFF_MIN_S if self.last != before else min(backoff_s * 2, BACKOFF_MAX_S)
                 await asyncio.sleep(backoff_s)
         finally:
@@ -151,7 +164,7 @@ class Puller:
         """Whether the stream still holds what was read from it and what comes next. Raises StreamRefused, Ended, Unavailable."""
         state = await stream_state(nc, self.stream)
         if state is None:
-            raise Ended(f"The stream {self.stream} does not exist yet.")
+            raise Missing(self.stream)
         if state.last < self.last:
             raise StreamRefused(
                 f"The stream {self.stream} ends at {state.last}, but {self.name} has read up to {self.last}. {self._way_out()}"
@@ -228,6 +241,7 @@ class _Life:
         await self._create()
         await self.puller.verify(self.nc)
         self.puller.trouble = ""
+        self.puller.missing = False
         silent_ticks = 0
         while not self.ended:
             self.wake.clear()
@@ -265,7 +279,7 @@ class _Life:
             answer = await api(self.nc, request, body)
         except ApiError as error:
             if error.err_code == STREAM_NOT_FOUND:
-                raise Ended(f"The stream {puller.stream} does not exist yet.") from error
+                raise Missing(puller.stream) from error
             raise
         self.created = True
         puller.pending = answer["num_pending"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -13,11 +14,11 @@ from shared.errors import Unavailable
 from shared.eventlog.log import EventLog, Head, Meta, Recorded
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
+from shared.rounds import Rounds
 from shared.streams.cloudevents import cloudevent_headers
 from shared.streams.declare import StreamState, delete_stream, ensure_stream, log_name, log_stream, set_due, stream_state
 from shared.streams.jetstream import Connected, StreamRefused, api, stored_message
 from shared.streams.message import message_hash
-from shared.streams.passing import may_pass
 from shared.streams.publish import BATCH_MESSAGES_MAX, Outgoing, TooBig, WrongLastSequence, publish_batch, split_batches
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Relay:
         self._clock = clock
         self._woken = asyncio.Event()
         self._head = 0
-        self._trouble = "not started yet"
+        self._rounds = Rounds(f"relay of {self.stream}", self._look_and_follow, every_s=0)
         self._reconnects = -1
         self._checked_at = 0.0
         self._looked = False
@@ -68,7 +69,7 @@ class Relay:
 
     def readiness(self) -> Readiness:
         """Ready while the stream follows the log; the lag is in events."""
-        return Readiness(not self._trouble, self._trouble, {self.stream: max(0, self._head - self.relayed)})
+        return replace(self._rounds.readiness(), lag={self.stream: max(0, self._head - self.relayed)})
 
     def guard(self, head: Head) -> None:
         """Raise Unavailable if nothing may be decided on a log that ends at `head`, for it would be lost with that log."""
@@ -80,29 +81,19 @@ class Relay:
             raise Unavailable(f"Nothing was done: the log ends at {head.position}, but had reached {self.relayed}. {AGAIN}")
 
     async def run(self) -> None:
-        """Relay until cancelled. Failures are said in `readiness` and tried again for ever, with back-off."""
-        backoff_s = BACKOFF_MIN_S
-        while True:
-            try:
-                self.relayed = await self._check()
-                self._trouble = ""
-                backoff_s = BACKOFF_MIN_S
-                await self._follow()
-            except WrongLastSequence as mismatch:
-                log.info("%s: the stream ends at %s, not at %d: looking again", self.stream, mismatch.actual, self.relayed)
-            except Exception as error:
-                self._report(error)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+        """Relay until cancelled."""
+        await self._rounds.run()
 
-    def _report(self, error: Exception) -> None:
-        said = str(error) or type(error).__name__
-        if isinstance(error, HistoryDiffers):
-            self._differs = said
-        if said != self._trouble:
-            expected = isinstance(error, StreamRefused) or may_pass(error)
-            log.error("relay of %s: %s", self.stream, said, exc_info=None if expected else error)
-        self._trouble = said
+    async def _look_and_follow(self) -> None:
+        try:
+            self.relayed = await self._check()
+            self._rounds.went_well()
+            await self._follow()
+        except WrongLastSequence as mismatch:
+            log.info("%s: the stream ends at %s, not at %d: looking again", self.stream, mismatch.actual, self.relayed)
+        except HistoryDiffers as differs:
+            self._differs = str(differs)
+            raise
 
     async def _follow(self) -> None:
         """Publish what is new, whenever there is some. Returns when it is time to check the stream again."""

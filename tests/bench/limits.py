@@ -10,7 +10,7 @@ from typing import Final
 
 import asyncpg
 
-from services.metering.limit_handlers import WORKERS_MAX
+from shared.answering import WORKERS_MAX
 from shared.commands.limits import LimitsView, SetLimits
 from shared.commands.requester import ask
 from shared.events.usage import RECORDS_SUBJECT, partition_of

@@ -32,6 +32,7 @@ TABLES: Final = {
         "SELECT l::text FROM account_limit AS l",
         "SELECT s::text FROM limit_schedule AS s",
         "SELECT t::text FROM told AS t",
+        "SELECT r::text FROM rung_asked AS r",
     ),
 }
 """What is compared. When a single event was recorded, and the minute of a secret's last use, may differ."""

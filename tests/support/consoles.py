@@ -12,6 +12,7 @@ import httpx
 
 from deploy.servers.program import free_port
 from deploy.servers.roles import ServiceDsn
+from services.alerts import app as alerts
 from services.console import app as console
 from services.console.commands import IssueToken, RevokeToken
 from services.console.tokens import new_token
@@ -21,6 +22,7 @@ from shared.events.console import Role
 from shared.ids import new_id, new_vault_key
 from shared.postgres import open_pool
 from shared.service import Service
+from tests.support.alerts_process import VAULT_KEY
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ACCOUNT = "demo"
@@ -77,6 +79,20 @@ def make_metering(nats_url: str, dsn: ServiceDsn) -> Service:
         }
     )
     return metering.build(settings)
+
+
+def make_alerts(nats_url: str, dsn: ServiceDsn) -> Service:
+    """The real alerts. Without channels: what is to be sent waits."""
+    settings = alerts.SETTINGS.model_validate(
+        {
+            "nats_url": nats_url,
+            "postgres_dsn": dsn.dsn,
+            "http_port": free_port(),
+            "catalog": DEPLOY / "catalog.yaml",
+            "vault_key": VAULT_KEY,
+        }
+    )
+    return alerts.build(settings)
 
 
 def make_console(nats_url: str, dsn: ServiceDsn, **settings: object) -> Service:

@@ -44,6 +44,14 @@ class Add(Command):
     count: int
 
 
+class Split(Command):
+    """Pebbles for a bowl, of which some begin another."""
+
+    bowl: str
+    count: int
+    begun: str
+
+
 class Take(Command):
     bowl: str
     count: int
@@ -90,6 +98,16 @@ def decide_add(command: Add) -> Callable[[int, int], Decision[LedgerEvent, Bowl]
     return decide
 
 
+def decide_split(command: Split) -> Callable[[int, int], Decision[LedgerEvent, Bowl]]:
+    def decide(state: int, everywhere: int) -> Decision[LedgerEvent, Bowl]:
+        begun = PebblesAdded(bowl=command.begun, count=3)
+        added = PebblesAdded(bowl=command.bowl, count=command.count)
+        reply = Bowl(bowl=command.bowl, count=state + command.count, all_bowls=everywhere + command.count + 3)
+        return Decision([added], reply, begins={f"bowl/{command.begun}": [begun]})
+
+    return decide
+
+
 def decide_take(command: Take) -> Callable[[int, None], Decision[LedgerEvent, Bowl]]:
     def decide(state: int, _: None) -> Decision[LedgerEvent, Bowl]:
         if state < command.count:
@@ -122,6 +140,10 @@ class Ledger:
     async def add(self, command_id: str, count: int, bowl: str = "blue", account: str = "acme") -> Bowl:
         command = Add(command_id=command_id, account=account, actor="test", bowl=bowl, count=count)
         return await self.transactor.run(command, f"bowl/{bowl}", 0, evolve, decide_add(command), Bowl, all_pebbles)
+
+    async def split(self, command_id: str, count: int, begun: str) -> Bowl:
+        command = Split(command_id=command_id, account="acme", actor="test", bowl="blue", count=count, begun=begun)
+        return await self.transactor.run(command, "bowl/blue", 0, evolve, decide_split(command), Bowl, all_pebbles)
 
     async def take(self, command_id: str, count: int, bowl: str = "blue", note: str = "") -> Bowl:
         command = Take(command_id=command_id, account="acme", actor="test", bowl=bowl, count=count, note=note)

@@ -22,6 +22,7 @@ from deploy.servers.roles import ServiceDsn
 from shared.commands.metering import GetUsage, Usage
 from shared.commands.requester import ask
 from shared.errors import Unavailable
+from shared.events.codec import Codec, Event
 from shared.events.registry import (
     CODEC,
     AccountOpened,
@@ -29,7 +30,6 @@ from shared.events.registry import (
     AppEdited,
     AppRegistered,
     Environments,
-    RegistryEvent,
     SecretIssued,
     SelectedService,
     Tier,
@@ -129,27 +129,49 @@ class MeteringProcess:
             self._process = None
 
 
-class RegistryFeed:
-    """Publishes the registry's events as its relay would."""
+class LogFeed:
+    """Publishes another service's events as its relay would."""
 
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, nc: Client, codec: Codec[Any]) -> None:
         self._nc = nc
+        self._codec = codec
         self._position = 0
 
-    async def publish(self, *events: RegistryEvent) -> None:
-        await ensure_stream(self._nc, log_stream("registry"))
+    async def publish(self, *events: Event) -> None:
         for event in events:
-            self._position += 1
-            name = type(event).__name__
-            headers = cloudevent_headers(
-                id_=f"registry-{self._position}",
-                source="/tollbook/registry",
-                type_=CODEC.ce_type(name, 1),
-                time=datetime.now(UTC),
-                extensions={"hash": f"{self._position:064x}"},
-            )
-            outgoing = Outgoing(f"registry.events.{name}", CODEC.encode(event), headers)
-            await publish_batch(self._nc, [outgoing], expected_last_sequence=self._position - 1)
+            await self.send(type(event).__name__, self._codec.encode(event))
+
+    async def send(self, name: str, data: bytes, schema: int = 1) -> None:
+        """One message; `data` may be nothing that the event could be."""
+        await ensure_stream(self._nc, log_stream(self._codec.service))
+        outgoing = self._next(name, data, schema)
+        await publish_batch(self._nc, [outgoing], expected_last_sequence=self._position - 1)
+
+    async def flood(self, events: Sequence[Event]) -> None:
+        """Many events, as fast as it goes."""
+        await ensure_stream(self._nc, log_stream(self._codec.service))
+        waiting = [self._next(type(event).__name__, self._codec.encode(event), 1) for event in events]
+        for start in range(0, len(waiting), 500):
+            await publish_batch(self._nc, waiting[start : start + 500], expected_last_sequence=None)
+
+    def _next(self, name: str, data: bytes, schema: int) -> Outgoing:
+        service = self._codec.service
+        self._position += 1
+        headers = cloudevent_headers(
+            id_=f"{service}-{self._position}",
+            source=f"/tollbook/{service}",
+            type_=self._codec.ce_type(name, schema),
+            time=datetime.now(UTC),
+            extensions={"hash": f"{self._position:064x}"},
+        )
+        return Outgoing(f"{service}.events.{name}", data, headers)
+
+
+class RegistryFeed(LogFeed):
+    """Publishes the registry's events."""
+
+    def __init__(self, nc: Client) -> None:
+        super().__init__(nc, CODEC)
 
     async def open_account(self, account: str = "acme", zone: str = "Asia/Seoul") -> None:
         await self.publish(AccountOpened(account=account, zone=zone))

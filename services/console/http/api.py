@@ -10,17 +10,33 @@ from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from services.console import problems
-from services.console.http import apps, corrections, deadletters, history, limits, terms, usage
+from services.console.http import (
+    apps,
+    contacts,
+    corrections,
+    deadletters,
+    deliveries,
+    groups,
+    history,
+    limits,
+    notifications,
+    templates,
+    terms,
+    unsubscribe,
+    usage,
+)
 from services.console.http.boundary import BODY_METHODS, BodyBounds, Boundary, SignIn
 from services.console.http.request import Services
 from services.console.settings import ConsoleSettings
 from services.console.tokens import Authenticator
+from shared.clock import Clock
 from shared.errors import TollbookError
 from shared.service import AsgiApp
 
 VERSION: Final = "1.0.0"
 DESCRIPTION: Final = """\
-Register applications, get their Client ID and Client Secret, limit what they may use, and see what they used.
+Register applications, get their Client ID and Client Secret, limit what they may use, see what they used, and have people told
+before a limit is reached.
 
 Every request needs an API token: `Authorization: Bearer tbk_...`. Every error is an RFC 9457 problem; `fields` lists everything
 that is wrong with the request at once. A changing request may carry an `Idempotency-Key`: sent again with the same key, it gives
@@ -68,13 +84,19 @@ ROUTERS: Final = (
     limits.router,
     corrections.router,
     deadletters.router,
+    contacts.router,
+    groups.router,
+    notifications.router,
+    deliveries.router,
+    templates.router,
+    unsubscribe.router,
 )
 _STATUSES: Final = (400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 500, 503)
 _ALWAYS: Final = frozenset({401, 403, 404, 422, 429, 500, 503})
 _WITH_BODY: Final = frozenset({400, 408, 409, 413})
 
 
-def make_api(services: Services) -> FastAPI:
+def make_api(services: Services, attempts: unsubscribe.Attempts) -> FastAPI:
     """The routes, without what stands before them."""
     api = FastAPI(
         title="Tollbook",
@@ -87,6 +109,7 @@ def make_api(services: Services) -> FastAPI:
         separate_input_output_schemas=False,
     )
     api.state.services = services
+    api.state.attempts = attempts
     problems.install(api, _methods_at)
     for router in ROUTERS:
         api.include_router(router)
@@ -94,10 +117,13 @@ def make_api(services: Services) -> FastAPI:
     return api
 
 
-def make_edge(settings: ConsoleSettings, authenticator: Authenticator, services: Services, metrics: CollectorRegistry) -> AsgiApp:
+def make_edge(
+    settings: ConsoleSettings, clock: Clock, authenticator: Authenticator, services: Services, metrics: CollectorRegistry
+) -> AsgiApp:
     """The whole edge: bounds and sign-in first, then the routes."""
-    api = BodyBounds(make_api(services))
-    return Boundary(SignIn(api, authenticator, settings.proxies()), metrics)
+    proxies = settings.proxies()
+    api = BodyBounds(make_api(services, unsubscribe.Attempts(clock.monotonic, proxies)))
+    return Boundary(SignIn(api, authenticator, proxies), metrics)
 
 
 def _methods_at(path: str) -> set[str]:

@@ -27,8 +27,10 @@ FILLED_IN: Final[Mapping[str, str | int]] = {
     "client_id": "0" * 20,
     "service": "unset",
     "letter": 1,
+    "contact_id": "0" * 32,
+    "group_id": "0" * 32,
 }
-"""What stands in the command until `addressed` puts in who asks, and about which application and service, or dead letter."""
+"""What stands in the command until `addressed` puts in who asks, and about what: the ids that are in the path."""
 
 
 class AsBody:
@@ -67,6 +69,6 @@ def empty(command: type[C]) -> C:
     return command.model_validate({name: value for name, value in FILLED_IN.items() if name in command.model_fields})
 
 
-def addressed(command: C, principal: Principal, command_id: str, **path: str | int) -> C:
-    """`command` with who asks, under which id, and about what (`path`: client_id, service, letter)."""
+def addressed(command: C, principal: Principal, command_id: str, **path: str | int | None) -> C:
+    """`command` with who asks, under which id, and about what (`path`: those of FILLED_IN that it has besides)."""
     return command.model_copy(update={"command_id": command_id, "account": principal.account, "actor": principal.actor, **path})

@@ -23,6 +23,8 @@ API: Final = "/v1/"
 OPEN_PATHS: Final = frozenset({"/v1/openapi.json"})
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 BODY_BYTES_MAX: Final = 1024 * 1024
+OPEN_BODY_BYTES_MAX: Final = 4096
+"""Of a request that nobody signs in for: the button of a page, or a mail program's one-click request."""
 BODY_TIMEOUT_S: Final = 10.0
 CLOSE: Final = {"Connection": "close"}
 
@@ -32,7 +34,8 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""On every answer. No answer of the API may be kept by a cache: some hold secrets, all belong to one account."""
+"""On every answer. No answer of the API may be kept by a cache: some hold secrets, all belong to one account. A page that
+people see has a policy (CSP) of its own: what it has set stays."""
 
 
 class Boundary:
@@ -51,7 +54,9 @@ class Boundary:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(raw=message["headers"]).update(HEADERS)
+                headers = MutableHeaders(raw=message["headers"])
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
                 self._answers.labels(_known_method(scope["method"]), _route(scope), str(message["status"])).inc()
             await send(message)
 
@@ -83,7 +88,10 @@ class SignIn:
 
 
 class BodyBounds:
-    """Reads the body before the routes do: at most BODY_BYTES_MAX bytes, counted as they come, in at most BODY_TIMEOUT_S."""
+    """Reads the body before the routes do: at most BODY_BYTES_MAX bytes, counted as they come, in at most BODY_TIMEOUT_S.
+
+    Without a sign-in OPEN_BODY_BYTES_MAX.
+    """
 
     def __init__(self, inner: AsgiApp, timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._inner = inner
@@ -114,9 +122,10 @@ class BodyBounds:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when its sender has gone."""
+        bytes_max = BODY_BYTES_MAX if scope["path"].startswith(API) else OPEN_BODY_BYTES_MAX
         declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdecimal() and (len(declared) > 10 or int(declared) > BODY_BYTES_MAX):
-            raise _too_large()
+        if declared.isdecimal() and (len(declared) > 10 or int(declared) > bytes_max):
+            raise _too_large(bytes_max)
         chunks: list[bytes] = []
         size = 0
         try:
@@ -127,8 +136,8 @@ class BodyBounds:
                         return None
                     chunk: bytes = message.get("body", b"")
                     size += len(chunk)
-                    if size > BODY_BYTES_MAX:
-                        raise _too_large()
+                    if size > bytes_max:
+                        raise _too_large(bytes_max)
                     chunks.append(chunk)
                     if not message.get("more_body", False):
                         return b"".join(chunks)
@@ -171,8 +180,8 @@ def address_of(scope: Scope, headers: Headers, proxies: Sequence[Network]) -> st
     return address
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(f"The body has more than {BODY_BYTES_MAX} bytes.")
+def _too_large(bytes_max: int) -> TooLarge:
+    return TooLarge(f"The body has more than {bytes_max} bytes.")
 
 
 def _known_method(method: str) -> str:

@@ -28,7 +28,7 @@ R = TypeVar("R", bound=Reply)
 _COMMAND_ID: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _CLIENT_ID: Final = re.compile(r"[a-z0-9]{20}")
 _SECRET_ID: Final = re.compile(r"[a-z0-9]{32}")
-_SCHEDULE_ID: Final = re.compile(r"[0-9a-f]{32}")
+_HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 bearer = HTTPBearer(auto_error=False, scheme_name="api_token", description="An API token, `tbk_...`")
 """Only tells OpenAPI about the token: http/boundary.py has checked it by then."""
@@ -119,10 +119,22 @@ def _secret_id(secret_id: Annotated[str, Path(json_schema_extra={"pattern": f"^{
     return secret_id
 
 
-def _schedule_id(schedule_id: Annotated[str, Path(json_schema_extra={"pattern": f"^{_SCHEDULE_ID.pattern}$"})]) -> str:
-    if not _SCHEDULE_ID.fullmatch(schedule_id):
+def _schedule_id(schedule_id: Annotated[str, Path(json_schema_extra={"pattern": f"^{_HEX_ID.pattern}$"})]) -> str:
+    if not _HEX_ID.fullmatch(schedule_id):
         raise NotFound("There is no such scheduled change.")
     return schedule_id
+
+
+def _contact_id(contact_id: Annotated[str, Path(json_schema_extra={"pattern": f"^{_HEX_ID.pattern}$"})]) -> str:
+    if not _HEX_ID.fullmatch(contact_id):
+        raise NotFound("There is no such contact.")
+    return contact_id
+
+
+def _group_id(group_id: Annotated[str, Path(json_schema_extra={"pattern": f"^{_HEX_ID.pattern}$"})]) -> str:
+    if not _HEX_ID.fullmatch(group_id):
+        raise NotFound("There is no such group.")
+    return group_id
 
 
 def no_such_app() -> NotFound:
@@ -137,6 +149,8 @@ Operator = Annotated[Principal, Depends(_with_role("operator"))]
 CommandId = Annotated[str, Depends(_new_or_given)]
 ClientIdInPath = Annotated[str, Depends(_client_id)]
 ScheduleIdInPath = Annotated[str, Depends(_schedule_id)]
+ContactIdInPath = Annotated[str, Depends(_contact_id)]
+GroupIdInPath = Annotated[str, Depends(_group_id)]
 ServiceInPath = Annotated[ServiceId, Path(alias="service", description="The service's id, as GET /v1/services lists it")]
 SecretIdInPath = Annotated[str, Depends(_secret_id)]
 NothingAsked = Annotated[NoQuery, Query()]

@@ -9,10 +9,11 @@ from typing import Annotated, Final, TypeVar
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.console.http.asking import ask_about
 from services.console.http.request import Behind, ClientIdInPath, Member, Notice, Services
 from shared.commands import base, metering, registry
 from shared.commands.base import Command, Message, Reply
-from shared.errors import NotFound, Unavailable
+from shared.errors import Unavailable
 
 router = APIRouter(prefix="/v1/apps", tags=["usage"])
 
@@ -69,19 +70,8 @@ async def get_usage(
 
 
 async def ask_metering(behind: Services, message: Command | base.Query, reply: type[R], client_id: str | None) -> R:
-    """What metering replies about that application, or (None) about the account.
-
-    Metering hears of a new one a moment after the registry has answered: that is no reason to deny it, so what the registry knows
-    and metering does not is Unavailable.
-    """
-    try:
-        return await behind.ask(metering.SERVICE, message, reply)
-    except NotFound:
-        if client_id is not None:
-            app = registry.GetApp(account=message.account, client_id=client_id)
-            await behind.ask("registry", app, registry.AppView, USAGE_TIMEOUT_S / 2)
-        what = "account" if client_id is None else "application"
-        raise Unavailable(f"The service metering has not heard of this {what} yet. Ask again in a second.") from None
+    """What metering replies about that application, or (None) about the account. See ask_about."""
+    return await ask_about(behind, metering.SERVICE, message, reply, client_id)
 
 
 def metering_away(what: str) -> Notice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import nats
@@ -14,9 +15,11 @@ from deploy.servers.roles import ServiceDsn
 from services.console.http.boundary import BodyBounds
 from shared.commands.registry import AccountView, OpenAccount
 from shared.commands.requester import ask
+from shared.events.alerts import Method
 from shared.ids import new_id
 from shared.service import Service
-from tests.support.consoles import ACCOUNT, client, issue_token, make_console, make_registry, running
+from tests.support.alerts_process import kept, rows
+from tests.support.consoles import ACCOUNT, client, issue_token, make_alerts, make_console, make_registry, running
 from tests.support.servers import PostgresDatabase
 
 
@@ -77,6 +80,48 @@ async def house(nats_url: str, postgres: PostgresDatabase) -> AsyncIterator[Hous
         found.token = await found.open_account(ACCOUNT)
         api.headers["Authorization"] = f"Bearer {found.token}"
         yield found
+
+
+@dataclass
+class Alerted:
+    """The console with alerts behind it, whose schema is at `dsn`."""
+
+    house: House
+    dsn: ServiceDsn
+
+    @property
+    def api(self) -> httpx.AsyncClient:
+        return self.house.api
+
+    async def add(self, **fields: object) -> dict[str, Any]:
+        """A new contact, with a mail address unless told otherwise."""
+        answer = await self.api.post("/v1/contacts", json={"name": "Kim", "email": "kim@example.com", **fields})
+        assert answer.status_code == 201, answer.text
+        added: dict[str, Any] = answer.json()
+        return added
+
+    async def code(self, contact_id: str, method: Method = "email") -> str:
+        """Have a code sent; it, as the message's reader reads it."""
+        answer = await self.api.post(f"/v1/contacts/{contact_id}/verification", json={"method": method})
+        assert answer.status_code == 202, answer.text
+        find = "SELECT code_vault_id FROM contact_method WHERE contact_id = $1 AND method = $2"
+        ((vault_id,),) = await rows(self.dsn, find, contact_id, method)
+        return (await kept(self.dsn, vault_id)).decode()
+
+    async def verified(self, method: Method = "email", **fields: object) -> dict[str, Any]:
+        """A new contact whose address is verified."""
+        added = await self.add(**fields)
+        body = {"method": method, "code": await self.code(added["contact_id"], method)}
+        answer = await self.api.put(f"/v1/contacts/{added['contact_id']}/verification", json=body)
+        assert (answer.status_code, answer.json()["verified"]) == (200, True), answer.text
+        return added
+
+
+@pytest.fixture
+async def alerted(house: House, postgres: PostgresDatabase) -> AsyncIterator[Alerted]:
+    dsn = await postgres.service_schema("alerts")
+    async with running(make_alerts(house.nats_url, dsn)):
+        yield Alerted(house, dsn)
 
 
 @pytest.fixture

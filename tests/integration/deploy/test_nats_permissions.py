@@ -18,6 +18,7 @@ from deploy.secrets import new_account_seed, new_user_seed, public_key
 from deploy.servers import nats as nats_server
 from deploy.servers.nats_config import NatsUser, stack_config
 from deploy.servers.program import free_port
+from deploy.stack import BUCKETS
 from tests.support.servers import ServerProcess
 
 
@@ -75,7 +76,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     users = {name: NatsUser(public_key(seed), PERMISSIONS[name]) for name, seed in seeds.items()}
     config = folder / "nats.conf"
     config.write_text(
-        stack_config(port, websocket_port, folder / "js", users, public_key(new_account_seed()), ("apps", "usage", "limits")),
+        stack_config(port, websocket_port, folder / "js", users, public_key(new_account_seed()), BUCKETS),
         "utf-8",
     )
     server = ServerProcess(nats_server.program(config), lambda: nats_server.answers(port), Path(folder / "log"))
@@ -99,6 +100,20 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         ("gate", "metering.recall"),
         ("gate", "$JS.API.STREAM.DELETE.METERING"),
         ("registry", "metering.events.LimitChanged"),
+        ("metering", "alerts.events.NotificationRuleChanged"),
+        ("metering", "alerts.commands.SetRule"),
+        ("metering", "$JS.API.STREAM.DELETE.ALERTS"),
+        ("metering", "$KV.notifications.demo.x"),
+        ("alerts", "metering.events.ThresholdCrossed"),
+        ("alerts", "registry.commands.DeleteApp"),
+        ("alerts", "metering.queries.GetUsage"),
+        ("alerts", "usage.records.1"),
+        ("alerts", "$JS.API.STREAM.PURGE.METERING"),
+        ("alerts", "$JS.API.CONSUMER.CREATE.USAGE.name.filter"),
+        ("alerts", "$KV.limits.demo.x"),
+        ("gate", "$JS.API.CONSUMER.CREATE.ALERTS.name.filter"),
+        ("console", "alerts.events.ContactRemoved"),
+        ("console", "$KV.notifications.demo.x"),
         ("registry", "$KV.limits.demo.x"),
         ("console", "metering.events.LimitChanged"),
         ("metering", "registry.events.AppRegistered"),
@@ -153,6 +168,16 @@ async def test_what_a_user_has_no_business_with_is_refused(guarded: Guarded, use
         ("metering", "$JS.API.CONSUMER.CREATE.DEADLETTER.name.deadletter.usage"),
         ("metering", "$JS.API.STREAM.MSG.GET.DEADLETTER"),
         ("console", "metering.commands.RetryDeadLetter"),
+        ("metering", "$JS.API.CONSUMER.CREATE.ALERTS.name.alerts.events.NotificationRuleChanged"),
+        ("alerts", "alerts.events.NotificationRequested"),
+        ("alerts", "$KV.notifications.demo.x"),
+        ("alerts", "$JS.API.STREAM.CREATE.ALERTS"),
+        ("alerts", "$JS.API.STREAM.CREATE.KV_notifications"),
+        ("alerts", "$JS.API.CONSUMER.CREATE.METERING.name.filter"),
+        ("alerts", "$JS.API.CONSUMER.CREATE.REGISTRY.name.filter"),
+        ("alerts", "$JS.API.CONSUMER.CREATE.REVIEW.name.filter"),
+        ("console", "alerts.commands.AddContact"),
+        ("console", "$JS.API.CONSUMER.CREATE.KV_notifications.name.filter"),
         ("metering", "metering.events.LimitChanged"),
         ("metering", "metering.recall"),
         ("metering", "$KV.limits.demo.account.csr"),

@@ -61,7 +61,7 @@ async def test_corrections_count_once_and_are_listed(
     first = await corrections(nc, limit=1)
     assert (first.next_before, first.corrections) == (5, page.corrections[:1])
     assert (await corrections(nc, limit=1, before=5)).corrections == page.corrections[1:]
-    today = datetime.now(civil("Asia/Seoul")._tz).date()
+    today = datetime.now(civil("Asia/Seoul").tz).date()
     assert len((await corrections(nc, from_=today - timedelta(days=1), to=today, service="csr")).corrections) == 2
     assert (await corrections(nc, to=today - timedelta(days=2))).corrections == ()
     assert (await corrections(nc, service="clova-voice")).corrections == ()

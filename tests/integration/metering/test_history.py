@@ -45,7 +45,7 @@ async def count(schema: ServiceDsn, *counters: tuple[str, str, str, str, int]) -
 
 def told(series: UsageSeries, starts: tuple[datetime, ...], zone: str) -> dict[str, int]:
     """What is not zero, by civil time."""
-    civil_times = [at.astimezone(civil(zone)._tz).isoformat() for at in starts]
+    civil_times = [at.astimezone(civil(zone).tz).isoformat() for at in starts]
     return {at: used for at, used in zip(civil_times, series.used, strict=True) if used}
 
 

@@ -97,6 +97,17 @@ async def test_waiting_commands_share_transactions_and_see_each_other(pool: Pool
         assert await ledger.log.verify(connection) == 200
 
 
+async def test_a_decision_may_begin_streams_besides_its_own(pool: Pool) -> None:
+    ledger = Ledger(pool)
+    assert await ledger.split("c1", 5, "red") == Bowl(bowl="blue", count=5, all_bowls=8)
+    rows = await pool.fetch("SELECT stream, version, meta->>'command_id' AS command FROM event ORDER BY position")
+    assert [tuple(row) for row in rows] == [("bowl/blue", 1, "c1"), ("bowl/red", 1, "c1")]
+    assert await pool.fetchval("SELECT count FROM bowl WHERE bowl = 'red'") == 3
+    with pytest.raises(Conflict):
+        await ledger.split("c2", 5, "red")
+    assert len(await events(pool)) == 2
+
+
 async def test_repetitions_that_wait_together_are_one(pool: Pool) -> None:
     ledger = Ledger(pool)
     replies = await asyncio.gather(*(ledger.add(f"c{n % 5}", 2) for n in range(50)))

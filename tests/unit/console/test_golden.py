@@ -1,33 +1,21 @@
-"""Every event in every schema version that was ever written, byte for byte, can be read for ever.
-
-`<Event>.v<n>.json` is what release n wrote. When an event gets schema n + 1: keep its file, add one of the new version, and for
-each older one `<Event>.v<n>.lifted.json`, what the upcasters make of it.
-"""
+"""The console's events can be read for ever."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from shared.events.console import CODEC
+from tests.support.golden import check_golden, check_none_is_missing, golden_events
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "console"
-FILES = sorted(path for path in GOLDEN.glob("*.json") if not path.name.endswith(".lifted.json"))
+FILES = golden_events("console")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_golden_event_is_read_and_written_the_same(path: Path) -> None:
-    named = re.fullmatch(r"(\w+)\.v(\d+)\.json", path.name)
-    assert named is not None
-    type_, schema = named[1], int(named[2])
-    written = path.read_bytes().removesuffix(b"\n")
-    event = CODEC.decode(type_, schema, written)
-    today = written if schema == event.schema else path.with_suffix(".lifted.json").read_bytes().removesuffix(b"\n")
-    assert CODEC.encode(event) == today
+    check_golden(CODEC, path)
 
 
 def test_there_is_one_of_every_version_of_every_event() -> None:
-    needed = {f"{name}.v{schema}.json" for name, cls in CODEC.classes.items() for schema in range(1, cls.schema + 1)}
-    assert {path.name for path in FILES} == needed
+    check_none_is_missing(CODEC, FILES)

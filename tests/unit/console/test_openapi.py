@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from services.console.http.api import make_api
+from services.console.http.bodies import FILLED_IN
 from services.console.http.request import Services
+from services.console.http.unsubscribe import Attempts
 from services.console.problems import head_refusal, not_http_refusal
+from shared.clock import FixedClock
 
 
 def no_connection() -> Any:
@@ -19,7 +23,7 @@ def no_connection() -> Any:
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return make_api(Services(no_connection)).openapi()
+    return make_api(Services(no_connection), Attempts(FixedClock(datetime(2026, 1, 1, tzinfo=UTC)).monotonic, ())).openapi()
 
 
 OPERATIONS = {
@@ -44,16 +48,40 @@ OPERATIONS = {
     ("get", "/v1/apps/{client_id}/usage"),
     ("get", "/v1/apps/{client_id}/usage/history"),
     ("get", "/v1/usage/history"),
+    ("get", "/v1/contacts"),
+    ("post", "/v1/contacts"),
+    ("get", "/v1/contacts/{contact_id}"),
+    ("patch", "/v1/contacts/{contact_id}"),
+    ("delete", "/v1/contacts/{contact_id}"),
+    ("post", "/v1/contacts/{contact_id}/verification"),
+    ("put", "/v1/contacts/{contact_id}/verification"),
+    ("post", "/v1/contacts/{contact_id}/test"),
+    ("get", "/v1/contacts/{contact_id}/webhook-secret"),
+    ("post", "/v1/contacts/{contact_id}/webhook-secret/reissue"),
+    ("get", "/v1/contacts/{contact_id}/deliveries"),
+    ("get", "/v1/contact-groups"),
+    ("post", "/v1/contact-groups"),
+    ("get", "/v1/contact-groups/{group_id}"),
+    ("patch", "/v1/contact-groups/{group_id}"),
+    ("delete", "/v1/contact-groups/{group_id}"),
+    ("get", "/v1/apps/{client_id}/deliveries"),
+    ("get", "/v1/deliveries"),
+    ("get", "/v1/deliveries/counts"),
+    ("get", "/v1/notification-templates"),
+    ("get", "/v1/notification-templates/{kind}/preview"),
 } | {
-    (method, f"/v1/{scope}services/{{service}}/limits{rest}")
+    (method, f"/v1/{scope}services/{{service}}/{rest}")
     for scope in ("apps/{client_id}/", "")
     for method, rest in (
-        ("get", ""),
-        ("put", ""),
-        ("get", "/history"),
-        ("get", "/scheduled"),
-        ("post", "/scheduled"),
-        ("delete", "/scheduled/{schedule_id}"),
+        ("get", "limits"),
+        ("put", "limits"),
+        ("get", "limits/history"),
+        ("get", "limits/scheduled"),
+        ("post", "limits/scheduled"),
+        ("delete", "limits/scheduled/{schedule_id}"),
+        ("get", "notifications"),
+        ("put", "notifications"),
+        ("get", "notifications/history"),
     )
 }
 
@@ -106,9 +134,10 @@ def test_operations_are_named_secured_and_tell_their_problems(document: dict[str
 
 def test_bodies_show_nothing_that_the_edge_fills_in(document: dict[str, Any]) -> None:
     limits = ("SetLimits", "SetAccountLimit", "ScheduleLimits", "ScheduleAccountLimit")
-    for name in ("RegisterApp", "EditApp", "ReissueSecret", "AcceptTerms", *limits):
+    alerts = ("AddContact", "EditContact", "RequestVerification", "ConfirmVerification", "SendTest", "AddGroup", "EditGroup")
+    for name in ("RegisterApp", "EditApp", "ReissueSecret", "AcceptTerms", *limits, *alerts, "SetNotifications"):
         schema = document["components"]["schemas"][name]
-        assert schema["properties"].keys().isdisjoint({"command_id", "account", "actor", "client_id", "service"})
+        assert schema["properties"].keys().isdisjoint(FILLED_IN)
         assert schema["additionalProperties"] is False
         paths = [operation for _, _, operation in operations(document) if name in str(operation.get("requestBody"))]
         assert all("examples" in operation["requestBody"]["content"]["application/json"] for operation in paths)

@@ -12,12 +12,13 @@ from services.metering.deadletters import HEADERS_BYTES_MAX, letter
 from services.metering.ends import Looked, as_of
 from services.metering.ingest import Uses
 from services.metering.queries import AppRow, Counted
-from services.metering.reactions import Unreadable, decode, react
+from services.metering.reactions import react
 from services.metering.reads import history_windows
 from services.metering.rejection import Rejected, Why
 from shared.commands.metering import HISTORY_WINDOWS_MAX, GetUsage
 from shared.errors import InvalidInput
-from shared.events.registry import AppDeleted
+from shared.events.registry import CODEC, AppDeleted
+from shared.streams.facts import Unreadable, decode
 from shared.streams.message import Message
 from shared.windows import civil
 
@@ -132,7 +133,7 @@ def test_an_event_of_the_registry_that_cannot_be_read_stops_the_worker(headers: 
     if "ce-time" in headers:
         headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/r", **headers}
     with pytest.raises(Unreadable):
-        decode(Message("REGISTRY", "registry.events.AppDeleted", 1, headers, b'{"account":"a","client_id":"b"}', NOW))
+        decode(CODEC, Message("REGISTRY", "registry.events.AppDeleted", 1, headers, b'{"account":"a","client_id":"b"}', NOW))
 
 
 def test_a_deletion_is_as_old_as_the_registry_says() -> None:
@@ -143,7 +144,7 @@ def test_a_deletion_is_as_old_as_the_registry_says() -> None:
         "ce-type": "tollbook.registry.AppDeleted.v1",
         "ce-time": "2026-11-22T02:00:00Z",
     }
-    event, recorded_at = decode(Message("REGISTRY", "x", 7, headers, b'{"account":"acme","client_id":"b"}', NOW))
+    event, recorded_at = decode(CODEC, Message("REGISTRY", "x", 7, headers, b'{"account":"acme","client_id":"b"}', NOW))
     assert event == AppDeleted(account="acme", client_id="b")
     first, *_ = react(event, 7, recorded_at)
     assert first.args == ("b", datetime(2026, 11, 22, 2, tzinfo=UTC), 7, BUCKET)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from shared.events.usage import CODEC, UsageBatch, UsageRecord
+from tests.support.golden import GOLDEN, check_golden, check_none_is_missing, golden_events
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "usage"
-EVENTS = sorted(GOLDEN.glob("*.v*.json"))
+EVENTS = golden_events("usage")
 
 BATCH = UsageBatch(
     publisher="gate-0123456789abcdef",
@@ -26,31 +25,26 @@ VOIDED = msgspec.structs.replace(BATCH, retracted=True, voided=(1,))
 
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
 def test_a_golden_event_is_read_and_written_the_same(path: Path) -> None:
-    named = re.fullmatch(r"(\w+)\.v(\d+)\.json", path.name)
-    assert named is not None
-    written = path.read_bytes().removesuffix(b"\n")
-    event = CODEC.decode(named[1], int(named[2]), written)
-    assert CODEC.encode(event) == written
+    check_golden(CODEC, path)
 
 
 def test_there_is_one_of_every_version_of_every_event() -> None:
-    needed = {f"{name}.v{schema}.json" for name, cls in CODEC.classes.items() for schema in range(1, cls.schema + 1)}
-    assert {path.name for path in EVENTS} == needed
+    check_none_is_missing(CODEC, EVENTS)
 
 
 def test_a_golden_batch_of_before_records_could_be_voided_is_read_as_ever() -> None:
-    assert msgspec.msgpack.decode((GOLDEN / "UsageBatch.msgpack").read_bytes(), type=UsageBatch) == BATCH
-    assert msgspec.json.decode((GOLDEN / "UsageBatch.json").read_bytes(), type=UsageBatch) == BATCH
+    assert msgspec.msgpack.decode((GOLDEN / "usage" / "UsageBatch.msgpack").read_bytes(), type=UsageBatch) == BATCH
+    assert msgspec.json.decode((GOLDEN / "usage" / "UsageBatch.json").read_bytes(), type=UsageBatch) == BATCH
 
 
 def test_a_golden_batch_is_read_and_written_the_same_as_msgpack() -> None:
-    written = (GOLDEN / "UsageBatch.with-voided.msgpack").read_bytes()
+    written = (GOLDEN / "usage" / "UsageBatch.with-voided.msgpack").read_bytes()
     assert msgspec.msgpack.decode(written, type=UsageBatch) == VOIDED
     assert msgspec.msgpack.encode(VOIDED) == written
 
 
 def test_a_golden_batch_is_read_and_written_the_same_as_json() -> None:
-    written = (GOLDEN / "UsageBatch.with-voided.json").read_bytes().removesuffix(b"\n")
+    written = (GOLDEN / "usage" / "UsageBatch.with-voided.json").read_bytes().removesuffix(b"\n")
     assert msgspec.json.decode(written, type=UsageBatch) == VOIDED
     assert msgspec.json.encode(VOIDED) == written
 

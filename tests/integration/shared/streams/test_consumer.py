@@ -318,3 +318,39 @@ async def test_nats_killed_in_the_middle(pool: Pool, private_nats: NatsProcess) 
     finally:
         await killed(task)
         await nc.close()
+
+
+async def test_a_stream_that_need_not_exist_is_waited_for_and_no_reason_not_to_be_ready(stage: Stage) -> None:
+    await delete_stream(stage.nc, "LEDGER")
+    consumer, _ = await stage.consumer(Source("LEDGER", optional=True), FIRST)
+    await ready(consumer)
+    assert consumer.readiness().detail == "waiting for LEDGER"
+    await stage.publish(2, "usage.records.1")
+    await stage.settled()
+    await ensure_stream(stage.nc, log_stream("ledger"))
+    await stage.publish(2)
+    await stage.settled()
+    await until(lambda: consumer.readiness().detail == "", "it to wait no longer")
+    assert consumer.readiness().ready
+
+
+async def test_once_something_was_read_of_it_an_optional_stream_has_to_be_there(stage: Stage) -> None:
+    consumer, task = await stage.consumer(Source("LEDGER", optional=True))
+    await stage.publish(2)
+    await stage.settled()
+    await delete_stream(stage.nc, "LEDGER")
+    await said(consumer, "The stream LEDGER does not exist yet")
+    await killed(task)
+    consumer, _ = await stage.consumer(Source("LEDGER", optional=True))
+    await said(consumer, "The stream LEDGER does not exist yet")
+
+
+async def test_whatever_else_is_wrong_with_an_optional_stream_is_said(stage: Stage) -> None:
+    await stage.publish(3)
+    consumer, task = await stage.consumer(Source("LEDGER", optional=True))
+    await stage.settled()
+    await killed(task)
+    await delete_stream(stage.nc, "LEDGER")
+    await ensure_stream(stage.nc, log_stream("ledger"))
+    consumer, _ = await stage.consumer(Source("LEDGER", optional=True))
+    await said(consumer, "The stream LEDGER ends at 0")
