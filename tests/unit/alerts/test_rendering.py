@@ -10,7 +10,8 @@ import pytest
 
 from services.alerts.messages import Item
 from services.alerts.rendering import CHAT_MAX, DATA_ITEMS_MAX, WRITTEN_MAX
-from shared.events.alerts import KINDS, METHODS, Deleted, Reissued, Reviewed, Testing, Verifying
+from shared.events import alerts
+from shared.events.alerts import KINDS, METHODS, Deleted, Reissued, Reviewed, Verifying
 from shared.windows import UnknownZone
 from tests.support.letters import (
     AT,
@@ -111,7 +112,7 @@ def test_an_accounts_own_limit_and_a_test_quota_are_named_so() -> None:
         (Reviewed(AT, "r", "approved"), "심사를 통과했습니다"),
         (Reviewed(AT, "r", "rejected"), "심사가 반려되었습니다"),
         (Verifying("v", AT + timedelta(minutes=10)), "인증번호는 123456입니다. 2026년 11월 24일(화) 14:22까지 입력해 주세요."),
-        (Testing(AT), "테스트 메시지입니다"),
+        (alerts.Testing(AT), "테스트 메시지입니다"),
     ],
 )
 def test_every_other_kind_says_what_happened_by_every_method(about: object, said: str) -> None:
