@@ -31,7 +31,11 @@ from tests.support.letters import (
 )
 
 RENDERER = renderer()
-MONTH = {"period": "monthly", "window_start": datetime(2026, 10, 31, 15, tzinfo=UTC), "window_end": datetime(2026, 11, 30, 15, tzinfo=UTC)}
+MONTH = {
+    "period": "monthly",
+    "window_start": datetime(2026, 10, 31, 15, tzinfo=UTC),
+    "window_end": datetime(2026, 11, 30, 15, tzinfo=UTC),
+}
 
 
 def monthly(percent: int, **fields: object) -> object:
@@ -41,7 +45,8 @@ def monthly(percent: int, **fields: object) -> object:
 def many(count: int) -> list[Item]:
     services = list(CATALOG)
     return [
-        Item(f"r{number}", f"app{number}", f"App {number}", services[number % 3], crossed(number % 90 + 10)) for number in range(count)
+        Item(f"r{number}", f"app{number}", f"App {number}", services[number % 3], crossed(number % 90 + 10))
+        for number in range(count)
     ]
 
 
@@ -79,7 +84,14 @@ def test_several_rungs_of_a_window_are_one_thing_in_any_order() -> None:
 
 
 def test_other_windows_limits_and_applications_are_other_things() -> None:
-    apart = [item(), item(monthly(90)), item(crossed(limit_version=2)), item(service="csr"), item(client_id=""), item(client_id="b" * 20)]
+    apart = [
+        item(),
+        item(monthly(90)),
+        item(crossed(limit_version=2)),
+        item(service="csr"),
+        item(client_id=""),
+        item(client_id="b" * 20),
+    ]
     mail = email(RENDERER, *apart)
     assert mail.subject.endswith(" and 5 more")
     assert len(cells_of(mail.html)) == 1 + len(apart)
@@ -87,7 +99,9 @@ def test_other_windows_limits_and_applications_are_other_things() -> None:
 
 def test_refused_calls_come_before_everything_and_say_so() -> None:
     refused = item(crossed(100, exhausted=True), "Last")
-    mail = email(RENDERER, item(app_name="First", client_id="f"), item(Reissued(AT, None), "Second", "s"), refused, item(crossed(100)))
+    mail = email(
+        RENDERER, item(app_name="First", client_id="f"), item(Reissued(AT, None), "Second", "s"), refused, item(crossed(100))
+    )
     assert mail.subject == "[Tollbook] Calls refused, daily limit used up: Last (CAPTCHA (Image)) and 2 more"
     assert cells_of(mail.html)[1][2] == "100%Calls refused"
     assert "호출 거부 중" in sms(RENDERER, refused, locale="ko")
@@ -147,7 +161,9 @@ def test_many_things_are_a_digest_that_writes_out_the_most_urgent_and_counts_the
 
 
 def test_a_digest_has_one_section_for_each_application_and_service() -> None:
-    mail = email(RENDERER, item(), item(monthly(70)), item(Reviewed(AT, "r", "approved")), item(client_id="other", app_name="Other"))
+    mail = email(
+        RENDERER, item(), item(monthly(70)), item(Reviewed(AT, "r", "approved")), item(client_id="other", app_name="Other")
+    )
     assert mail.text.count("* Weather (CAPTCHA (Image))\n") == 1
     assert mail.text.count("* Other (CAPTCHA (Image))\n") == 1
     assert mail.html.count("<tbody>") == 2
@@ -160,7 +176,9 @@ def test_an_exact_fifty_leaves_nothing_to_count() -> None:
 def test_a_webhook_is_a_standard_webhook_with_a_text_for_chats() -> None:
     body = json.loads(webhook(RENDERER, item(), code=None))
     assert (body["type"], body["timestamp"]) == ("tollbook.notification", "2026-11-24T05:12:00Z")
-    assert body["text"].startswith("Application `Weather` has used 90% of its daily limit of CAPTCHA (Image) (900 / 1,000 calls).")
+    assert body["text"].startswith(
+        "Application `Weather` has used 90% of its daily limit of CAPTCHA (Image) (900 / 1,000 calls)."
+    )
     assert body["data"] == {
         "message_id": MESSAGE_ID,
         "more": 0,
