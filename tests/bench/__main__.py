@@ -10,7 +10,7 @@ from typing import Final
 
 import uvloop
 
-from tests.bench import commands, freshness, gate, growth, ingest, limits, memory, replay, stream
+from tests.bench import alerts, commands, freshness, gate, growth, ingest, limits, memory, replay, stream
 from tests.bench.machine import this_machine
 from tests.bench.measure import Row, said
 from tests.bench.peers import PeerMissing, peer_python
@@ -29,6 +29,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[Place], Awaitable[list[Row]]]]] = {
     "stream": stream.measure,
     "commands": commands.measure,
     "freshness": freshness.measure,
+    "alerts": alerts.measure,
     "memory": memory.measure,
 }
 

@@ -15,7 +15,14 @@ BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 END = "----- end of block -----"
 
 
-PAGES = ["quickstart", "how-to/replay-and-verify", "how-to/set-limits", "how-to/keep-history", "how-to/dead-letters"]
+PAGES = [
+    "quickstart",
+    "how-to/replay-and-verify",
+    "how-to/set-limits",
+    "how-to/get-alerts",
+    "how-to/keep-history",
+    "how-to/dead-letters",
+]
 
 
 @pytest.mark.parametrize("page", [f"docs/{page}.md" for page in PAGES])

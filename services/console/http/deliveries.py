@@ -7,10 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from services.console.http.asking import ask_about
 from services.console.http.request import Behind, ClientIdInPath, Member, NeverNull, Services
 from services.console.tokens import Principal
-from shared.commands import contacts, metering, notifications
+from shared.commands import contacts, metering, notifications, registry
 
 router = APIRouter(prefix="/v1", tags=["deliveries"])
 
@@ -76,9 +75,7 @@ async def count_deliveries(
 ) -> notifications.DeliveryCounts:
     """How many wait, were delivered, and failed."""
     query = notifications.CountDeliveries(account=principal.account, client_id=asked.client_id, contact_id=asked.contact_id)
-    if asked.client_id is None or asked.contact_id is not None:  # else "not found" can only be said of the application
-        return await behind.ask(contacts.SERVICE, query, notifications.DeliveryCounts)
-    return await ask_about(behind, contacts.SERVICE, query, notifications.DeliveryCounts, asked.client_id)
+    return await behind.ask(contacts.SERVICE, query, notifications.DeliveryCounts)
 
 
 async def deliveries_page(
@@ -89,7 +86,10 @@ async def deliveries_page(
     client_id: str | None = None,
     contact_id: str | None = None,
 ) -> DeliveryList:
-    """A page of the deliveries of that application, of that contact, or of the whole account."""
+    """A page of the deliveries of that application, of that contact, or of the whole account.
+
+    Raises NotFound when the account has no such application or contact; what one that is gone was told can still be read.
+    """
     query = notifications.ListDeliveries(
         account=principal.account,
         client_id=client_id,
@@ -99,9 +99,16 @@ async def deliveries_page(
         limit=asked.limit,
         before=None if asked.cursor is None else int(asked.cursor),
     )
-    if client_id is None:
-        page = await behind.ask(contacts.SERVICE, query, notifications.Deliveries)
-    else:
-        page = await ask_about(behind, contacts.SERVICE, query, notifications.Deliveries, client_id)
+    page = await behind.ask(contacts.SERVICE, query, notifications.Deliveries)
+    if not page.deliveries:
+        await _own(behind, principal.account, client_id, contact_id)
     deliveries = tuple(Delivery(**one.model_dump(), contact_removed=one.contact_name is None) for one in page.deliveries)
     return DeliveryList(deliveries=deliveries, next_cursor=None if page.next_before is None else str(page.next_before))
+
+
+async def _own(behind: Services, account: str, client_id: str | None, contact_id: str | None) -> None:
+    """Raises NotFound for what the account does not have: alerts finds no deliveries of it, as of what was told nothing yet."""
+    if client_id is not None:
+        await behind.ask("registry", registry.GetApp(account=account, client_id=client_id), registry.AppView)
+    if contact_id is not None:
+        await behind.ask(contacts.SERVICE, contacts.GetContact(account=account, contact_id=contact_id), contacts.ContactView)
