@@ -20,16 +20,20 @@ class FieldProblem(msgspec.Struct, frozen=True):
 
 
 class TollbookError(Exception):
-    """Anything that Tollbook refuses or fails to do, in words that its user can act on."""
+    """Anything that Tollbook refuses or fails to do, in words that its user can act on.
+
+    `retry_after_s`: in how many seconds trying again can succeed, where that is known.
+    """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "unexpected"
     title: ClassVar[str] = "Unexpected error"
 
-    def __init__(self, detail: str, fields: Sequence[FieldProblem] = ()) -> None:
+    def __init__(self, detail: str, fields: Sequence[FieldProblem] = (), retry_after_s: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.fields = tuple(fields)
+        self.retry_after_s = retry_after_s
 
 
 class MalformedRequest(TollbookError):

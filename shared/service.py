@@ -257,7 +257,7 @@ def open_broker(name: str, settings: ServiceSettings) -> NatsBroker:
 
 def _refuse(error: TollbookError) -> NatsResponse:
     fields = tuple(RefusedField(field=f.field, problem=f.problem, hint=f.hint) for f in error.fields)
-    refusal = Refusal(code=error.code, detail=error.detail, fields=fields)
+    refusal = Refusal(code=error.code, detail=error.detail, fields=fields, retry_after_s=error.retry_after_s)
     return NatsResponse(refusal.model_dump(mode="json"), headers={ERROR_HEADER: error.code})
 
 

@@ -199,4 +199,4 @@ def _void(code: Code | None, now: datetime) -> str:
 
 def _too_many(what: str, wait: timedelta) -> TooManyRequests:
     seconds = max(1, -(-wait // timedelta(seconds=1)))
-    return TooManyRequests(f"{what} Ask again in {seconds} seconds.")
+    return TooManyRequests(f"{what} Ask again in {seconds} seconds.", retry_after_s=seconds)

@@ -24,7 +24,6 @@ from shared.errors import (
     NotFound,
     TollbookError,
     TooLarge,
-    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
@@ -57,14 +56,6 @@ class HeadTooLarge(TollbookError):
     status, code, title = 431, "head_too_large", "Request headers too large"
 
 
-class RateLimited(TooManyRequests):
-    """Too many failed sign-ins; `retry_after_s` says when to come back."""
-
-    def __init__(self, detail: str, retry_after_s: int) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
-
-
 def problem_document(error: TollbookError) -> dict[str, Any]:
     """The problem's members: type, title, status, detail, code, and `fields` when fields are what is wrong."""
     document: dict[str, Any] = {
@@ -84,7 +75,7 @@ def problem_response(error: TollbookError, headers: Mapping[str, str] | None = N
     extra = dict(headers or {})
     if isinstance(error, Unauthenticated):
         extra["WWW-Authenticate"] = 'Bearer realm="tollbook"'
-    elif isinstance(error, RateLimited):
+    if error.retry_after_s is not None:
         extra["Retry-After"] = str(error.retry_after_s)
     elif isinstance(error, Unavailable):
         extra["Retry-After"] = RETRY_AFTER_S
@@ -129,13 +120,15 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> TollbookError:
     if any(error["type"] == "json_invalid" for error in errors):
         return MalformedRequest("The body is not JSON.")
     problems: list[FieldProblem] = []
+    of_fields: list[Mapping[str, Any]] = []
     for error in errors[:FIELDS_MAX]:
         if error["loc"] == ("body",) and error["type"] == "missing":
             problems.append(FieldProblem("(whole)", "There is no body", "Send a JSON object."))
         elif error["loc"] == ("body",) and isinstance(error.get("input"), bytes):
             problems.append(FieldProblem("(whole)", "The body is not declared as JSON", "Send Content-Type: application/json."))
         else:
-            problems.extend(_shortened(problem) for problem in field_problems([error], skip=1))
+            of_fields.append(error)
+    problems.extend(_shortened(problem) for problem in field_problems(of_fields, skip=1))
     if len(errors) > FIELDS_MAX:
         problems.append(FieldProblem("(whole)", f"There are {len(errors) - FIELDS_MAX} more problems", "Correct these first."))
     return InvalidInput("The request breaks the rules named in `fields`.", problems)

@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.console import queries
-from services.console.problems import DATABASE_ERRORS, RateLimited, of_database
+from services.console.problems import DATABASE_ERRORS, of_database
 from services.console.queries import TokenRow
 from services.console.ratelimit import FailureLimit, Remembered
 from shared.clock import Clock
-from shared.errors import Unauthenticated, Unavailable
+from shared.errors import TooManyRequests, Unauthenticated, Unavailable
 from shared.events.console import Role
 from shared.ids import new_token_id, new_token_secret
 from shared.postgres import Pool
@@ -85,14 +85,14 @@ class Authenticator:
     async def authenticate(self, text: str, address: str) -> Principal:
         """The bearer of token `text`, who speaks from `address`.
 
-        Raises Unauthenticated, RateLimited, or Unavailable when the database does not answer.
+        Raises Unauthenticated, TooManyRequests, or Unavailable when the database does not answer.
         """
         match = _TOKEN.fullmatch(text) if len(text) <= _LENGTH_MAX else None
         keys = [f"address {address}"] if match is None else [f"address {address}", f"token {match[1]}"]
         digest = digest_of(text) if match is not None else b""
         wait_s = self._failures.retry_after_s(*keys)
         if wait_s and digest not in self._good:
-            raise RateLimited("Too many failed sign-ins. Wait as long as Retry-After says.", wait_s)
+            raise TooManyRequests("Too many failed sign-ins. Wait as long as Retry-After says.", retry_after_s=wait_s)
         pool = self._pool()
         row = await _find(pool, match[1]) if match is not None else None
         now = self._clock.now()

@@ -61,6 +61,7 @@ class Refusal(Reply):
     code: str
     detail: str
     fields: tuple[RefusedField, ...] = ()
+    retry_after_s: int | None = None
 
 
 _HINTS: Final[Mapping[str, str]] = {

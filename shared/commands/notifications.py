@@ -25,7 +25,7 @@ PAGE_DEFAULT: Final = 20
 
 State = Literal["waiting", "delivered", "failed"]
 Kind = Literal["crossed", "secret_reissued", "app_deleted", "review_decided", "verification", "test"]
-TemplateKind = Kind | Literal["digest"]
+TemplateKind = Literal[Kind, "digest"]
 """What a message can be about, and many things in one."""
 
 
@@ -71,7 +71,16 @@ class RecipientEntered(Message):
         return self
 
 
-class SetNotifications(Command):
+class AccountRule(Message):
+    """At which percentages of the account's own limit who is told, whole: that limit is of the month."""
+
+    monthly: Threshold | None = None
+    monthly_custom: Custom = ()
+    recipients: Annotated[tuple[RecipientEntered, ...], Field(max_length=RECIPIENTS_MAX)] = ()
+    expected_version: Version | None = None
+
+
+class SetNotifications(Command, AccountRule):
     """Set at which percentages of the limits who is told, whole. `daily` 70: at 70, 80, 90, 100 %. -> NotificationsView
 
     A rule without recipients is kept, and answered with a warning. `expected_version` as for limits. InvalidInput: a contact that
@@ -82,11 +91,7 @@ class SetNotifications(Command):
     client_id: ClientId | None = None
     service: ServiceId
     daily: Threshold | None = None
-    monthly: Threshold | None = None
     daily_custom: Custom = ()
-    monthly_custom: Custom = ()
-    recipients: Annotated[tuple[RecipientEntered, ...], Field(max_length=RECIPIENTS_MAX)] = ()
-    expected_version: Version | None = None
 
 
 class GetNotifications(Query):

@@ -47,4 +47,5 @@ async def ask(nc: Client, service: str, message: Command | Query, reply: type[R]
 
 def _as_error(refusal: Refusal) -> TollbookError:
     error_class = error_classes().get(refusal.code, TollbookError)
-    return error_class(refusal.detail, [FieldProblem(f.field, f.problem, f.hint) for f in refusal.fields])
+    fields = [FieldProblem(f.field, f.problem, f.hint) for f in refusal.fields]
+    return error_class(refusal.detail, fields, refusal.retry_after_s)

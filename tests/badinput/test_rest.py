@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -97,10 +98,57 @@ def test_no_field_of_a_change_can_do_harm(console: httpx.Client, app: str, field
             assert console.get(f"/v1/apps/{app}/authentication").json() == before
 
 
+PEOPLE = ("name", "email", "phone", "webhook_url", "locale", "zone", "quiet_hours", "digest_at", "start", "end", "contact_id")
+RULE = ("daily", "monthly", "daily_custom", "monthly_custom", "recipients", "expected_version", "contact_id", "methods", "x")
+
+
+@bounded
+@given(field=st.sampled_from((*PEOPLE, "contacts", "method", "code", "account")), value=anything, deeper=st.booleans())
+def test_no_field_of_a_contact_can_do_harm(console: httpx.Client, field: str, value: Any, deeper: bool) -> None:
+    entered = {"quiet_hours": {field: value}} if deeper else {field: value}
+    before = (console.get("/v1/contacts").json(), console.get("/v1/contact-groups").json())
+    for path, body in (("/v1/contacts", {"name": "Kim", "email": "kim@example.com"}), ("/v1/contact-groups", {"name": "Kim"})):
+        answer = console.post(path, content=json.dumps(body | entered), headers=JSON)
+        if answer.status_code == 201:
+            where = answer.headers["location"]
+            for method, rest in (("PATCH", ""), ("POST", "/verification"), ("PUT", "/verification"), ("POST", "/test")):
+                changed = console.request(method, f"{where}{rest}", content=json.dumps(entered), headers=JSON)
+                if not changed.is_success:
+                    checked(changed)
+            assert console.delete(where).status_code == 204
+        else:
+            checked(answer)
+    assert (console.get("/v1/contacts").json(), console.get("/v1/contact-groups").json()) == before
+
+
+@bounded
+@given(field=st.sampled_from(RULE), value=anything, deeper=st.booleans())
+def test_no_field_of_a_rule_can_do_harm(console: httpx.Client, app: str, field: str, value: Any, deeper: bool) -> None:
+    content = json.dumps({"recipients": [{field: value}]} if deeper else {field: value})
+    for path in (f"/v1/apps/{app}/services/clova-voice/notifications", "/v1/services/clova-voice/notifications"):
+        before = console.get(path).json()
+        answer = console.put(path, content=content, headers=JSON)
+        if answer.status_code != 200:
+            checked(answer)
+            assert console.get(path).json() == before
+
+
+@pytest.mark.parametrize("token", [*(one for one in NASTY if one not in ("", "\ud800")), "a" * 500, "A-_" * 100])
+def test_no_token_of_a_link_can_do_harm(console: httpx.Client, token: str) -> None:
+    where = f"/unsubscribe/{quote(token[:2000], safe='')}"
+    with httpx.Client(base_url=console.base_url, timeout=20, trust_env=False) as reader:
+        assert reader.get(where).status_code in (200, 404)
+        answer = reader.post(where, content=b"List-Unsubscribe=One-Click")
+        assert answer.status_code in (404, 429), answer.text
+        assert token not in answer.text
+
+
 @bounded
 @given(
     query=st.dictionaries(
-        st.sampled_from(["service", "period", "from", "to", "limit", "cursor", "interval", "group_by", "format", "x"]),
+        st.sampled_from(
+            ["service", "period", "from", "to", "limit", "cursor", "interval", "group_by", "format", "kind", "method", "x"]
+        ),
         st.sampled_from(NASTY[:8]),
     )
 )
@@ -113,6 +161,9 @@ def test_no_query_can_do_harm(console: httpx.Client, app: str, query: dict[str, 
         "/v1/usage/history",
         "/v1/apps",
         "/v1/terms",
+        f"/v1/apps/{app}/deliveries",
+        "/v1/deliveries/counts",
+        "/v1/notification-templates/crossed/preview",
     ):
         answer = console.get(path, params=told)  # type: ignore[arg-type]  # httpx takes bytes
         if answer.status_code != 200:

@@ -13,6 +13,8 @@ from schemathesis import Case, HookContext, Response
 
 RUN = os.environ["TOLLBOOK_CONTRACTS_RUN"]
 """New for each run: the console remembers the keys of the runs before."""
+CONTACT = os.environ["TOLLBOOK_CONTRACTS_CONTACT"]
+"""The id of one that is there. It stays: only those that a run has made itself are removed."""
 NUMBERS = count(1)
 KNOWN_SERVICES = ("clova-voice", "papago-nmt", "captcha-image", "clova-studio", "csr")
 DEPENDS_ON_MORE_THAN_THE_FIELD = re.compile(
@@ -24,6 +26,10 @@ DEPENDS_ON_MORE_THAN_THE_FIELD = re.compile(
     r"|effective_at"  # is it within the next year?
     r"|daily|monthly"  # is the one above the other?
     r"|name"  # is any of its characters visible? Unicode's tables say so
+    r"|email|phone|webhook_url|zone"  # can there be such an address, or zone, and is there an address at all?
+    r"|quiet_hours\.end"  # is it another time than the start?
+    r"|contacts\[\d+\]|recipients(\[\d+\](\.[a-z_]+)?(\[\d+\])?)?"  # does the account have it, verified?
+    r"|method|code"  # does the contact have such an address, and was it sent this code?
 )
 
 
@@ -47,10 +53,13 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 
 def name_what_exists(case: Case) -> None:
-    """Services of the catalog instead of those that only look like one, and web pages whose host can be registered."""
+    """Services of the catalog and a contact that is there, instead of those that only look like one; web pages whose host can be
+    registered."""
     for place in (case.query, case.path_parameters):
         if isinstance(place.get("service"), str):
             place["service"] = KNOWN_SERVICES[0]
+        if isinstance(place.get("contact_id"), str) and case.method != "DELETE":
+            place["contact_id"] = CONTACT
     body = case.body if isinstance(case.body, dict) else {}
     if isinstance(body.get("services"), list):
         body["services"] = list(KNOWN_SERVICES[: len(body["services"])])

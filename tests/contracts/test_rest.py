@@ -18,6 +18,8 @@ from tests.support.stack import ROOT, StackProcess
 
 HERE = Path(__file__).parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
+EMAIL = "nobody.whose.name.is.logged@example.com"
+LINK = "/unsubscribe/nobodyHasIssuedThisLink"
 
 
 class Console:
@@ -41,15 +43,22 @@ class Console:
         except httpx.TransportError:
             return False
 
-    def owner_of_a_new_account(self, account: str) -> str:
-        """Its token. The account has agreed to the terms, and has an application."""
+    def owner_of_a_new_account(self, account: str) -> tuple[str, str]:
+        """Its token and its contact's id. The account has agreed to the terms, and has an application, a contact, a group, and rules that tell it."""
         self._run("account", "--account", account, "--zone", "Asia/Seoul")
         token = self._run("token", "--account", account, "--role", "owner", "--name", "schemathesis")
         with httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {token}"}, timeout=15, trust_env=False) as http:
             version = http.get("/v1/terms").raise_for_status().json()["version"]
             http.put("/v1/terms/acceptance", json={"version": version}).raise_for_status()
-            http.post("/v1/apps", json={"name": "first", "services": ["clova-voice"]}).raise_for_status()
-        return token
+            app = http.post("/v1/apps", json={"name": "first", "services": ["clova-voice"]}).raise_for_status().json()
+            contact = {"name": "Kim", "email": EMAIL, "webhook_url": "https://example.com/hooks/1"}
+            contact_id = http.post("/v1/contacts", json=contact).raise_for_status().json()["contact_id"]
+            group = {"name": "On call", "contacts": [contact_id]}
+            group_id = http.post("/v1/contact-groups", json=group).raise_for_status().json()["group_id"]
+            rule = {"monthly": 70, "recipients": [{"group_id": group_id, "methods": ["email"]}]}
+            for scope in (f"/v1/apps/{app['client_id']}", "/v1"):
+                http.put(f"{scope}/services/clova-voice/notifications", json=rule).raise_for_status()
+        return token, contact_id
 
     def _run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -73,8 +82,9 @@ def console(stack: StackProcess, tmp_path: Path) -> Iterator[Console]:
 @pytest.mark.timeout(180)
 def test_the_api_does_what_its_document_says(console: Console, tmp_path: Path) -> None:
     account = f"contracts-{new_id()[:8]}"
-    token = console.owner_of_a_new_account(account)
-    told = {"TOLLBOOK_CONTRACTS_RUN": new_id()[:12], "SCHEMATHESIS_HOOKS": "rest_hooks", "PYTHONPATH": str(HERE), "NO_COLOR": "1"}
+    token, contact_id = console.owner_of_a_new_account(account)
+    told = {"TOLLBOOK_CONTRACTS_RUN": new_id()[:12], "TOLLBOOK_CONTRACTS_CONTACT": contact_id, "SCHEMATHESIS_HOOKS": "rest_hooks"}
+    told |= {"PYTHONPATH": str(HERE), "NO_COLOR": "1"}
     command = [ROOT / ".venv" / "bin" / "schemathesis", "--config-file", HERE / "schemathesis.toml", "run"]
     command += [f"{console.url}/v1/openapi.json", "--checks", "all", "--header", f"Authorization: Bearer {token}"]
     done = subprocess.run(
@@ -84,6 +94,8 @@ def test_the_api_does_what_its_document_says(console: Console, tmp_path: Path) -
     assert done.returncode == 0, "schemathesis found something: see above"
     for phase in ("Examples", "Coverage", "Fuzzing", "Stateful"):
         assert f"✅ {phase}" in done.stdout, f"schemathesis left out its phase {phase}: see above"
+    for method in ("GET", "POST"):
+        httpx.request(method, f"{console.url}{LINK}", timeout=15, trust_env=False)
     written = console.log.read_text()
-    assert "Traceback" not in written
-    assert token not in written
+    for hidden in ("Traceback", token, EMAIL, LINK):
+        assert hidden not in written

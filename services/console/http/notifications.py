@@ -117,10 +117,12 @@ async def set_account_notifications(
     command_id: CommandId,
     service: ServiceInPath,
     _: NothingAsked,
-    body: Annotated[notifications.SetNotifications, AsBody(), Body(openapi_examples=SET_OF_ACCOUNT)],
+    body: Annotated[notifications.AccountRule, Body(openapi_examples=SET_OF_ACCOUNT)],
 ) -> notifications.NotificationsView:
-    """Set the rule of the account's own limit at the service, as for an application."""
-    command = addressed(body, principal, command_id, client_id=None, service=service)
+    """Set the rule of the account's own limit at the service, as for an application: by the month, as that limit is."""
+    command = notifications.SetNotifications(
+        command_id=command_id, account=principal.account, actor=principal.actor, service=service, **body.model_dump()
+    )
     return await ask_about(behind, contacts.SERVICE, command, notifications.NotificationsView, None)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import nats
 import pytest
+from nats.aio.client import Client
 
 from deploy.servers.roles import ServiceDsn
 from services.console.http.boundary import BodyBounds
@@ -18,6 +19,7 @@ from shared.commands.requester import ask
 from shared.events.alerts import Method
 from shared.ids import new_id
 from shared.service import Service
+from shared.streams.declare import ensure_stream, log_stream
 from tests.support.alerts_process import kept, rows
 from tests.support.consoles import ACCOUNT, client, issue_token, make_alerts, make_console, make_registry, running
 from tests.support.servers import PostgresDatabase
@@ -118,7 +120,9 @@ class Alerted:
 
 
 @pytest.fixture
-async def alerted(house: House, postgres: PostgresDatabase) -> AsyncIterator[Alerted]:
+async def alerted(house: House, postgres: PostgresDatabase, nc: Client) -> AsyncIterator[Alerted]:
+    """No metering: alerts only wants to know that it has a stream."""
+    await ensure_stream(nc, log_stream("metering"))
     dsn = await postgres.service_schema("alerts")
     async with running(make_alerts(house.nats_url, dsn)):
         yield Alerted(house, dsn)

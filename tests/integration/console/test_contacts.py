@@ -80,6 +80,7 @@ async def test_a_code_verifies_the_address_and_wrong_ones_are_counted(alerted: A
     code = await alerted.code(contact_id)
     again = await alerted.api.post(path, json={"method": "email"})
     assert (again.status_code, again.json()["code"]) == (429, "too_many_requests")
+    assert 0 < int(again.headers["retry-after"]) <= 60
     wrong = f"{(int(code) + 1) % 1_000_000:06}"
     first = await alerted.api.put(path, json={"method": "email", "code": wrong})
     assert (first.status_code, first.json()["fields"][0]["field"]) == (422, "code")
