@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from services.alerts import outbox
@@ -36,8 +36,9 @@ POLL_S: Final = 1.0
 """How often it looks when nothing wakes it: what another process asked for, and claims of the dead, are found so."""
 PAUSE_S: Final = 0.01
 """Between two looks, at least: what frees itself meanwhile is claimed together."""
-REST: Final = 2
-"""Between two looks, at least so many times as long as the last one took."""
+REST: Final = 4
+"""Between two rounds of making messages, at least so many times as long as the last one took: when very many wait that nobody
+takes now, looking through them takes its time."""
 CLAIM_MARGIN_S: Final = 5.0
 """A claim is for as long as a try may take and this: for reading what is to be said before, and recording what came after."""
 COUNT_S: Final = 15.0
@@ -80,6 +81,7 @@ class Worker:
         self._trying: dict[str, tuple[Method, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
         self._counted_at: float | None = None
+        self._rest_until = 0.0
         self._trouble = "not started yet"
 
     def wake(self) -> None:
@@ -98,7 +100,6 @@ class Worker:
         try:
             while True:
                 self._woken.clear()
-                began = self._clock.monotonic()
                 try:
                     next_at = await self.look()
                     self._trouble, backoff_s = "", PAUSE_S
@@ -107,7 +108,7 @@ class Worker:
                     await asyncio.sleep(backoff_s)
                     backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
                     continue
-                await asyncio.sleep(max(PAUSE_S, REST * (self._clock.monotonic() - began)))
+                await asyncio.sleep(PAUSE_S)
                 await self._wait(next_at)
         finally:
             await self.drain()
@@ -138,12 +139,22 @@ class Worker:
     async def look(self) -> datetime | None:
         """Make messages of what is ready, and begin tries as far as there is room; returns when there is more to do."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-            ready_at = await outbox.make_messages(connection, self._clock.now())
+            ready_at = await self._make(connection)
             found = await outbox.outlook(connection, self._clock.now())
             for method in found.methods:
                 await self._begin(connection, method)
             await self._count(connection)
         return min((at for at in (ready_at, found.next_at) if at is not None), default=None)
+
+    async def _make(self, connection: Connection) -> datetime | None:
+        """Make messages, unless that was done a moment ago; when there is more to do."""
+        began = self._clock.monotonic()
+        if began < self._rest_until:
+            return self._clock.now() + timedelta(seconds=self._rest_until - began)
+        ready_at = await outbox.make_messages(connection, self._clock.now())
+        ended = self._clock.monotonic()
+        self._rest_until = ended + REST * (ended - began)
+        return ready_at
 
     async def _begin(self, connection: Connection, method: Method) -> None:
         limits = self._limits[method]

@@ -66,7 +66,7 @@ class Town(NamedTuple):
         began = time.perf_counter()
 
         async def client() -> None:
-            async with aiosmtplib.SMTP("127.0.0.1", self.inbox.port, local_hostname="bench") as smtp:
+            async with aiosmtplib.SMTP(hostname="127.0.0.1", port=self.inbox.port, local_hostname="bench") as smtp:
                 for number, letter in waiting:
                     await smtp.sendmail(SENDER, [f"kim{number}@example.com"], letter)
 
@@ -164,11 +164,9 @@ async def measure(place: Place) -> list[Row]:
     server = f"to a server that takes {1000 * SERVER_S:g} ms a mail, {AT_ONCE} at once"
     what = f"ThresholdCrossed in METERING to recorded as delivered, {CONTACTS} contacts at once, {server}"
     arrived = "ThresholdCrossed published to the mail's arrival, one by one"
-    note = "of it 250 ms waiting for company"
+    note, soon = "of it 250 ms waiting for company", Aim(most=2000)
     return [
-        row("alerts", what, "mails/s", ours, bare, clients, Aim(0.5)),
+        row("alerts", what, "mails/s", ours, bare, clients),
         Row(benchmark="alerts", what=f"{arrived}, p50", unit="ms", figure=percentile(delays, 0.50), note=note),
-        Row(
-            benchmark="alerts", what=f"{arrived}, p99", unit="ms", figure=percentile(delays, 0.99), aim=Aim(most=2000), note=note
-        ),
+        Row(benchmark="alerts", what=f"{arrived}, p99", unit="ms", figure=percentile(delays, 0.99), aim=soon, note=note),
     ]

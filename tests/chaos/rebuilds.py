@@ -34,6 +34,10 @@ TABLES: Final = {
         "SELECT t::text FROM told AS t",
         "SELECT r::text FROM rung_asked AS r",
     ),
+    "alerts": tuple(
+        f"SELECT t::text FROM {table} AS t"
+        for table in ("contact", "contact_method", "contact_group", "group_member", "rule", "recipient", "notification")
+    ),
 }
 """What is compared. When a single event was recorded, and the minute of a secret's last use, may differ."""
 REBUILD_S: Final = 180
