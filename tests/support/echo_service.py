@@ -9,11 +9,16 @@ from typing import Annotated
 from pydantic import Field
 
 from shared.commands.base import Command, Query, Reply
-from shared.errors import Conflict, FieldProblem
+from shared.errors import Conflict, FieldProblem, TooManyRequests
 from shared.main import Program, main
 from shared.readiness import Readiness
 from shared.service import Service
 from shared.settings import ServiceSettings
+
+REFUSED = {
+    "refuse": Conflict("It was said before.", [FieldProblem("text", "said before", "Say something else.")]),
+    "often": TooManyRequests("That is too often.", retry_after_s=7),
+}
 
 
 class Echo(Command):
@@ -35,8 +40,8 @@ def build(settings: ServiceSettings) -> Service:
 
     @service.broker.subscriber("echo.commands.Echo", queue="echo", max_workers=4)
     async def echo(command: Echo) -> Echoed:
-        if command.text == "refuse":
-            raise Conflict("It was said before.", [FieldProblem("text", "said before", "Say something else.")])
+        if command.text in REFUSED:
+            raise REFUSED[command.text]
         if command.text == "break":
             raise RuntimeError("the secret is open sesame")
         if command.text == "slow":

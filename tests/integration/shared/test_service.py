@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from deploy.servers.program import free_port
 from shared.commands.base import ERROR_HEADER
 from shared.commands.requester import ask
-from shared.errors import Conflict, TollbookError, Unavailable
+from shared.errors import Conflict, TollbookError, TooManyRequests, Unavailable
 from tests.support.echo_service import Ask, Echo, Echoed
 from tests.support.servers import NatsProcess, connect_nats
 
@@ -75,6 +75,12 @@ async def test_a_refusal_is_the_same_exception_on_the_other_side(echo: EchoProce
     with pytest.raises(Conflict, match="said before") as refused:
         await ask(nc, "echo", command("refuse"), Echoed)
     assert [(f.field, f.problem, f.hint) for f in refused.value.fields] == [("text", "said before", "Say something else.")]
+
+
+async def test_it_is_told_on_the_other_side_when_to_try_again(echo: EchoProcess, nc: Client) -> None:
+    with pytest.raises(TooManyRequests, match="too often") as refused:
+        await ask(nc, "echo", command("often"), Echoed)
+    assert (refused.value.retry_after_s, refused.value.fields) == (7, ())
 
 
 async def test_a_fault_is_told_without_its_inside(echo: EchoProcess, nc: Client) -> None:
