@@ -100,6 +100,10 @@ class Recorder:
             self._worker = asyncio.create_task(self._work(), name="alerts:recording")
         await done
 
+    async def ask(self, connection: Connection) -> None:
+        """Raise Unavailable if nothing may be recorded now. A log that is behind its stream has forgotten what was sent."""
+        self._log.guard(await self._log.head(connection))
+
     async def _work(self) -> None:
         at_once, backoff_s = BATCH_MAX, BACKOFF_MIN_S
         while self._waiting:

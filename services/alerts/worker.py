@@ -118,6 +118,7 @@ class Worker:
     async def look(self) -> datetime | None:
         """Make messages of what is ready, and begin tries as far as there is room; returns when there is more to do."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            await self._recorder.ask(connection)
             ready_at = await self._make(connection)
             found = await outbox.outlook(connection, self._clock.now())
             for method in found.methods:
