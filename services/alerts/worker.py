@@ -100,11 +100,10 @@ class Worker:
             await self.drain()
 
     async def _round(self) -> float:
-        began = self._clock.monotonic()
         next_at = await self.look()
         within_s = POLL_S if next_at is None else (next_at - self._clock.now()).total_seconds()
         self._rounds.every_s = max(0.0, min(POLL_S, within_s))
-        return max(PAUSE_S, REST * (self._clock.monotonic() - began))
+        return PAUSE_S
 
     async def drain(self) -> None:
         """Let what is under way end, for DRAIN_S; then break it off."""
