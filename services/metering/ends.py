@@ -74,7 +74,7 @@ class Ends:
 
     async def find(self, subjects: Iterable[str], counted: int) -> dict[str, int]:
         """The `end` of each of the subjects, as far as JetStream says. Of none while USAGE ends below `counted`, the newest
-        sequence that was counted: it is an older copy then, and refused (streams.py), which markers in it would only hide."""
+        sequence that was counted: it is an older copy then, and refused (pull.py), which markers in it would only hide."""
         wanted = sorted(subjects)
         if not wanted or not await self._has(counted):
             return {}
