@@ -28,7 +28,7 @@ from shared.events.alerts import Method
 from shared.ids import new_id
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
-from shared.streams.passing import may_pass
+from shared.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,6 @@ takes now, looking through them takes its time."""
 CLAIM_MARGIN_S: Final = 5.0
 """A claim is for as long as a try may take and this: for reading what is to be said before, and recording what came after."""
 COUNT_S: Final = 15.0
-BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
 DRAIN_S: Final = 4.0
 """How long tries that are under way may take to end when the service stops: what is broken off may be sent twice."""
@@ -79,39 +78,32 @@ class Worker:
         self._name = new_id()
         self._claims = 0
         self._trying: dict[str, tuple[Method, asyncio.Task[None]]] = {}
-        self._woken = asyncio.Event()
+        self._rounds = Rounds("delivery", self._round, POLL_S)
         self._counted_at: float | None = None
         self._rest_until = 0.0
-        self._trouble = "not started yet"
 
     def wake(self) -> None:
         """Something was committed: look now. Call it from the event loop's thread."""
-        self._woken.set()
+        self._rounds.wake()
 
     def readiness(self) -> Readiness:
         """Ready while it can look, and record what it sent."""
-        trouble = self._trouble or self._recorder.trouble
+        trouble = self._rounds.trouble or self._recorder.trouble
         resting = self._sender.resting()
         return Readiness(not trouble, trouble or (f"left alone after failures: {resting}" if resting else ""))
 
     async def run(self) -> None:
-        """Deliver. Failures of the database are said in `readiness` and tried again for ever, with back-off."""
-        backoff_s = PAUSE_S
+        """Deliver until cancelled."""
         try:
-            while True:
-                self._woken.clear()
-                try:
-                    next_at = await self.look()
-                    self._trouble, backoff_s = "", PAUSE_S
-                except Exception as error:
-                    self._report(error)
-                    await asyncio.sleep(backoff_s)
-                    backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
-                    continue
-                await asyncio.sleep(PAUSE_S)
-                await self._wait(next_at)
+            await self._rounds.run()
         finally:
             await self.drain()
+
+    async def _round(self) -> float:
+        next_at = await self.look()
+        within_s = POLL_S if next_at is None else (next_at - self._clock.now()).total_seconds()
+        self._rounds.every_s = max(0.0, min(POLL_S, within_s))
+        return PAUSE_S
 
     async def drain(self) -> None:
         """Let what is under way end, for DRAIN_S; then break it off."""
@@ -122,23 +114,10 @@ class Worker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _wait(self, next_at: datetime | None) -> None:
-        wait_s = POLL_S if next_at is None else min(POLL_S, (next_at - self._clock.now()).total_seconds())
-        try:
-            async with asyncio.timeout(max(0.0, wait_s)):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
-
-    def _report(self, error: Exception) -> None:
-        said = f"delivery: {error or type(error).__name__}"
-        if said != self._trouble:
-            log.error("alerts: %s", said, exc_info=None if may_pass(error) else error)
-        self._trouble = said
-
     async def look(self) -> datetime | None:
         """Make messages of what is ready, and begin tries as far as there is room; returns when there is more to do."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            await self._recorder.ask(connection)
             ready_at = await self._make(connection)
             found = await outbox.outlook(connection, self._clock.now())
             for method in found.methods:

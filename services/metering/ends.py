@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -15,6 +15,7 @@ from shared.errors import Unavailable
 from shared.events.usage import MSGPACK, RECORDS_SUBJECT, UsageBatch
 from shared.events.usage import STREAM as USAGE
 from shared.ids import new_id
+from shared.streams.declare import stream_state
 from shared.streams.jetstream import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND, ApiError, Connected, api
 from shared.streams.publish import Outgoing, publish_batch
 
@@ -70,6 +71,22 @@ class Ends:
         """The newest sequence of one subject, looked up for the caller alone; 0 for none, None where JetStream does not say. None
         also when there is no stream: it may be on its way back."""
         return await self._newest(subject, no_stream=None)
+
+    async def find(self, subjects: Iterable[str], counted: int) -> dict[str, int]:
+        """The `end` of each of the subjects, as far as JetStream says. Of none while USAGE ends below `counted`, the newest
+        sequence that was counted: it is an older copy then, and refused (pull.py), which markers in it would only hide."""
+        wanted = sorted(subjects)
+        if not wanted or not await self._has(counted):
+            return {}
+        found = await asyncio.gather(*(self.end(subject) for subject in wanted))
+        return {subject: end for subject, end in zip(wanted, found, strict=True) if end is not None}
+
+    async def _has(self, sequence: int) -> bool:
+        try:
+            state = await stream_state(self._nc(), USAGE)
+        except (ApiError, Unavailable):
+            return False
+        return state is not None and state.last >= sequence
 
     async def end(self, subject: str) -> int | None:
         """A sequence that everything of the subject which was acknowledged before the call is below, or at; None if there is no

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -55,8 +54,7 @@ class Guard:
         """Find the ends once, and how far is counted each time. Raises what asyncpg raises: before the ends are asked for, which
         costs messages."""
         if self.floor is None:
-            await self._counted()
-            self.floor = await self._ends_of_all()
+            self.floor = await self._ends_of_all(await self._counted())
         if self.floor is not None:
             reached = await self._counted()
             self.floor = {subject: max(end, reached.get(subject, 0)) for subject, end in self.floor.items()}
@@ -65,9 +63,8 @@ class Guard:
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             return {subject: one.sequence for subject, one in (await counted_up_to(connection)).items()}
 
-    async def _ends_of_all(self) -> Mapping[str, int] | None:
+    async def _ends_of_all(self, counted: Mapping[str, int]) -> Mapping[str, int] | None:
         """Where every subject ends; None as long as JetStream does not say it of each. What it has said is not asked again."""
         missing = [subject for subject in self._subjects if subject not in self._found]
-        ends = await asyncio.gather(*(self._ends.end(subject) for subject in missing))
-        self._found |= {subject: end for subject, end in zip(missing, ends, strict=True) if end is not None}
+        self._found |= await self._ends.find(missing, max(counted.values(), default=0))
         return dict(self._found) if len(self._found) == len(self._subjects) else None

@@ -38,6 +38,7 @@ _OPEN: Final = """
     SELECT client_id, service, lease, subject, extensions, end_sequence, units, counted, stated FROM quota_lease
     WHERE closed_at IS NULL AND (client_id, service, lease) > ($1, $2, $3) ORDER BY client_id, service, lease LIMIT $4
 """
+_COUNTED: Final = "SELECT coalesce(max(sequence), 0) FROM progress"
 # An end that was found later is as true: what was acknowledged before the first is below the second, too, or was lost with the
 # stream. Within one stream ends only grow. A lower one is of a stream that was lost and made again; that begins above every
 # checkpoint, so whatever it has got is still counted before its end is reached. Nothing might ever reach the first.
@@ -134,8 +135,9 @@ class Keeper:
         """One round. Raises what asyncpg raises."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             rows = await connection.fetch(_OPEN, *self._after, LEASES_MAX)
+            counted: int = await connection.fetchval(_COUNTED)
         over = self._note([OpenLease(*row) for row in rows])
-        ends = await self._find_ends(over)  # on no connection: JetStream may be slow
+        ends = await self._find_ends(over, counted)  # on no connection: JetStream may be slow
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             await self._set_ends(connection, over, ends)
             closed = await connection.execute(_CLOSE, self._clock.now(), LEASES_MAX)
@@ -165,7 +167,7 @@ class Keeper:
         self._pass, self._after, self._sums = self._pass + 1, _BEGINNING, (0, 0)
         return over
 
-    async def _find_ends(self, over: Sequence[OpenLease]) -> Mapping[str, int]:
+    async def _find_ends(self, over: Sequence[OpenLease], counted: int) -> Mapping[str, int]:
         """Where partitions end, as far as JetStream says: those with a lease that has no end yet, and those that seem to end
         below what was noted. Either the stream was made again, or who answers does not know better: finding the end tells."""
         without = {one.subject for one in over if one.end_sequence is None}
@@ -175,9 +177,7 @@ class Keeper:
                 noted[one.subject] = max(one.end_sequence, noted.get(one.subject, 0))
         newest = await asyncio.gather(*(self._ends.newest(subject) for subject in noted))
         below = {subject for subject, now in zip(noted, newest, strict=True) if now is not None and now < noted[subject]}
-        wanted = sorted(without | below)
-        found = await asyncio.gather(*(self._ends.end(subject) for subject in wanted))
-        return {subject: end for subject, end in zip(wanted, found, strict=True) if end is not None}
+        return await self._ends.find(without | below, counted)
 
     async def _set_ends(self, connection: Connection, over: Sequence[OpenLease], ends: Mapping[str, int]) -> None:
         """Write the ends of leases that were not extended since they were read."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import email.policy
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +12,11 @@ import httpx
 from shared.events.alerts import Crossed, NotificationDelivered, NotificationFailed, NotificationRequested, rungs_of
 from shared.events.metering import ThresholdCrossed
 from tests.chaos.checks import LOGS, Database, read_log
+from tests.support.inbox import mails, verified_contact
 
 SERVICE: Final = "csr"
 READERS: Final = 3
 FIRST_PERCENT: Final = 10
-CODE_WITHIN_S: Final = 20.0
 TOLD_MAX: Final = 10
 
 
@@ -35,33 +32,17 @@ class Readers:
         """Before the faults: everybody is verified, every application has a monthly limit of so many units, and a rule."""
         headers = {"authorization": f"Bearer {self._ready['owner_token']}"}
         async with httpx.AsyncClient(base_url=self._ready["console_url"], headers=headers, timeout=15, trust_env=False) as http:
-            readers = [await self._verified(http, number) for number in range(READERS)]
+            inbox = Path(self._ready["inbox"])
+            readers = [
+                await verified_contact(http, inbox, f"Reader {number}", f"reader-{self._seed}-{number}@example.com")
+                for number in range(READERS)
+            ]
             for number, client_id in enumerate(apps):
                 reader = self._reader_of[client_id] = readers[number % READERS]
                 place = f"/v1/apps/{client_id}/services/{SERVICE}"
                 rule = {"monthly": FIRST_PERCENT, "recipients": [{"contact_id": reader, "methods": ["email"]}]}
                 (await http.put(f"{place}/notifications", json=rule)).raise_for_status()
                 (await http.put(f"{place}/limits", json={"monthly": limit})).raise_for_status()
-
-    async def _verified(self, http: httpx.AsyncClient, number: int) -> str:
-        address = f"reader-{self._seed}-{number}@example.com"
-        added = await http.post("/v1/contacts", json={"name": f"Reader {number}", "email": address})
-        contact_id = str(added.raise_for_status().json()["contact_id"])
-        place = f"/v1/contacts/{contact_id}/verification"
-        (await http.post(place, json={"method": "email"})).raise_for_status()
-        answer = await http.put(place, json={"method": "email", "code": await self._code(address)})
-        answer.raise_for_status()
-        return contact_id
-
-    async def _code(self, address: str) -> str:
-        deadline = asyncio.get_running_loop().time() + CODE_WITHIN_S
-        while asyncio.get_running_loop().time() < deadline:
-            for mail in mails(Path(self._ready["inbox"])):
-                body = mail.get_body(("plain",))
-                if mail["To"] == address and body is not None and (code := re.search(r"(?<!\d)\d{6}(?!\d)", body.get_content())):
-                    return code[0]
-            await asyncio.sleep(0.1)
-        raise AssertionError(f"no code came to {address}")
 
     async def check(self, database: Database) -> tuple[list[str], dict[str, int]]:
         """Each crossing was asked for once, each request was delivered once, and is in the inbox; with the figures."""
@@ -99,12 +80,6 @@ class Readers:
     @staticmethod
     async def _events(database: Database, service: str) -> list[Any]:
         return [LOGS[service].decode(recorded) for recorded in await read_log(database, service)]
-
-
-def mails(inbox: Path) -> list[email.message.EmailMessage]:
-    """All that came, in order."""
-    files = sorted(inbox.glob("*.eml"))
-    return [email.message_from_bytes(file.read_bytes(), policy=email.policy.default) for file in files]
 
 
 async def all_told(database: Database) -> str:

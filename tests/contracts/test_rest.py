@@ -44,7 +44,7 @@ class Console:
             return False
 
     def owner_of_a_new_account(self, account: str) -> tuple[str, str]:
-        """Its token and its contact's id. The account has agreed to the terms, and has an application, a contact, a group, and rules that tell it."""
+        """Its token, and the id of its contact. It has agreed to the terms, and has an application, a group, and rules."""
         self._run("account", "--account", account, "--zone", "Asia/Seoul")
         token = self._run("token", "--account", account, "--role", "owner", "--name", "schemathesis")
         with httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {token}"}, timeout=15, trust_env=False) as http:

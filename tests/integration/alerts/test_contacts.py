@@ -128,7 +128,8 @@ async def test_an_address_is_proved_by_the_code_that_was_sent_there(acme: Asker)
     with pytest.raises(TooManyRequests):
         await acme.ask(RequestVerification, VerificationView, **here)
     ((kind, state, about),) = await rows(acme.dsn, "SELECT kind, state, about::json->>'vault_id' FROM notification")
-    assert (kind, state) == ("verification", "waiting")
+    assert kind == "verification"
+    assert state in ("waiting", "failed"), "no mail server is set up, which the worker finds out at once"
     code = (await kept(acme.dsn, about)).decode()
     assert code == await acme.code(contact.contact_id, "email")
     shown = (await acme.ask(GetContact, ContactView, contact_id=contact.contact_id)).methods[0]
