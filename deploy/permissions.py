@@ -79,7 +79,7 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             "$KV.usage.>",
             "$KV.limits.>",
             "deadletter.usage",
-            "usage.records.*",  # dead letters that are retried
+            "usage.records.*",  # dead letters that are retried, and markers of where partitions end
             "usage.cloudevents",
             ACCOUNT_INFO,
             *owns("USAGE"),

@@ -21,7 +21,7 @@ Step = Callable[[], Awaitable[float | None]]
 
 
 class Rounds:
-    """Does `step` whenever woken, else every `every_s`, until cancelled.
+    """Does `step` whenever woken, else every `every_s` (which a step may change), until cancelled.
 
     A round that fails is said in `readiness`, and in the log once as long as it says the same, with a traceback if it is none of
     the failures that may pass; it is tried again for ever, with back-off. `name` says whose rounds these are.
@@ -29,9 +29,9 @@ class Rounds:
 
     def __init__(self, name: str, step: Step, every_s: float) -> None:
         self.trouble = "not started yet"
+        self.every_s = every_s
         self._name = name
         self._step = step
-        self._every_s = every_s
         self._woken = asyncio.Event()
         self._backoff_s = BACKOFF_MIN_S
 
@@ -64,7 +64,7 @@ class Rounds:
 
     async def _wait(self) -> None:
         try:
-            async with asyncio.timeout(self._every_s):
+            async with asyncio.timeout(self.every_s):
                 await self._woken.wait()
         except TimeoutError:
             pass

@@ -16,6 +16,16 @@ AT_ONCE: Final = 2_000
 """Events in a statement: few enough that none takes long, and that what else waits has a turn in between."""
 
 
+STANDSTILL_S: Final = 5
+_NO_STANDSTILL: Final = f"SELECT set_config('idle_in_transaction_session_timeout', '{STANDSTILL_S}s', true)"
+
+
+async def no_standstill(connection: Connection) -> None:
+    """From here on to its end this transaction may pause for STANDSTILL_S: if its process stands still, it is given up, so that
+    others get what it has locked."""
+    await connection.execute(_NO_STANDSTILL)
+
+
 async def append(connection: Connection, log: EventLog[AlertsEvent], head: Head, entries: Sequence[Entry[AlertsEvent]]) -> Head:
     """Append the entries, of one event each, and project them. The caller holds the head; returns where it is then."""
     for start in range(0, len(entries), AT_ONCE):

@@ -14,7 +14,7 @@ ITEMS_MAX: Final = 10_000
 """Things that one message tells, at most."""
 SETTLE_S: Final = 0.25
 SETTLE_MAX_S: Final = 60.0
-SETTLE_URGENT_MAX_S: Final = 2.0
+SETTLE_URGENT_MAX_S: Final = 1.0
 LATELY: Final = timedelta(minutes=10)
 """How far back messages count for how long the next one waits."""
 ALONE: Final = ("verification", "test")

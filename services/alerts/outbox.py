@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from services.alerts.appending import no_standstill
 from services.alerts.bundling import ALONE, LATELY, Gathering, bundles, ready_at
 from services.alerts.cards import Card, decode_card
 from services.alerts.messages import Item
@@ -160,6 +161,7 @@ async def make_messages(connection: Connection, now: datetime) -> datetime | Non
             later.append(at)
     if ready:
         async with connection.transaction():
+            await no_standstill(connection)
             if await connection.fetchval(_ALONE_HERE, _LOCK):
                 await _make(connection, now, ready)
     return min(later, default=None)

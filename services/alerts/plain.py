@@ -23,7 +23,10 @@ def plain(text: str) -> str:
     Line ends, tabs and every kind of space become one space. Lone surrogates and noncharacters, which UTF-8 or a mail could not
     carry, go.
     """
-    kept = (" " if _is_space(char) else char for char in unicodedata.normalize("NFC", text) if _is_space(char) or _shows(char))
+    composed = unicodedata.normalize("NFC", text)
+    if composed.isprintable() and _INVISIBLE.isdisjoint(composed):  # as nearly every name is
+        return " ".join(composed.split())
+    kept = (" " if _is_space(char) else char for char in composed if _is_space(char) or _shows(char))
     line = " ".join("".join(kept).split())
     return line if any(char not in _JOINERS for char in line) else ""
 

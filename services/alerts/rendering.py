@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -90,7 +90,7 @@ class Renderer:
         except TemplateBroken as broken:
             if self._templates is self._shipped:
                 raise
-            log.warning("an own template failed, so the shipped ones are used for this message", extra={"template": str(broken)})
+            log.warning("alerts: a message is written with the shipped templates, as an own one failed: %s", broken)
             return self._write(method, letter, self._shipped)
 
     def preview(self, kind: str, method: Method, locale: Locale) -> Content:
@@ -130,7 +130,7 @@ class Renderer:
 
     def _email(self, letter: _Letter, templates: Templates) -> EmailContent:
         locale = letter.addressee.locale
-        lines = [_worded(line, locale, templates, _in_quotes, str) for line in letter.lines[:WRITTEN_MAX]]
+        lines = [_worded(line, locale, templates, _in_quotes(line.app)) for line in letter.lines[:WRITTEN_MAX]]
         known = self._known(letter) | {
             "name": clipped(plain(letter.addressee.name), NAME_MAX),
             "top": lines[0],
@@ -162,7 +162,8 @@ class Renderer:
 
     def _webhook(self, letter: _Letter, templates: Templates) -> WebhookContent:
         locale = letter.addressee.locale
-        lines = [_worded(line, locale, templates, chat, chat_line) for line in letter.lines[:CHAT_MAX]]
+        named = [replace(line, app=chat(line.app), service=chat_line(line.service)) for line in letter.lines[:CHAT_MAX]]
+        lines = [_worded(line, locale, templates, line.app) for line in named]
         known = self._known(letter) | {"top": lines[0], "lines": lines, "more": len(letter.lines) - len(lines)}
         items = letter.items
         if len(items) > DATA_ITEMS_MAX:
@@ -225,10 +226,10 @@ class Renderer:
                     self._write(method, self._sampled(occasion), self._templates)
 
 
-def _worded(line: Line, locale: Locale, templates: Templates, app: Callable[[str], str], service: Callable[[str], str]) -> Line:
-    """The line with its sentence, in which names stand as the surface wants them."""
-    named = replace(line, app=app(line.app), service=service(line.service))
-    return replace(line, sentence=plain(templates.render(f"{locale}/sentence.txt", {"line": named, "locale": locale})))
+def _worded(line: Line, locale: Locale, templates: Templates, app: str) -> Line:
+    """The line with its sentence, in which the application is called `app`."""
+    named = {"line": replace(line, app=app), "locale": locale}
+    return replace(line, sentence=plain(templates.render(f"{locale}/sentence.txt", named)))
 
 
 def _in_quotes(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from services.alerts.appending import append
+from services.alerts.appending import append, no_standstill
 from services.alerts.asking import ACTOR
 from services.alerts.metrics import DeliveryMetrics
 from services.alerts.outbox import Claimed, Put, put_back
@@ -100,6 +100,10 @@ class Recorder:
             self._worker = asyncio.create_task(self._work(), name="alerts:recording")
         await done
 
+    async def ask(self, connection: Connection) -> None:
+        """Raise Unavailable if nothing may be recorded now. A log that is behind its stream has forgotten what was sent."""
+        self._log.guard(await self._log.head(connection))
+
     async def _work(self) -> None:
         at_once, backoff_s = BATCH_MAX, BACKOFF_MIN_S
         while self._waiting:
@@ -145,6 +149,7 @@ class Recorder:
     ) -> list[tuple[Delivered | Failed, asyncpg.Record]]:
         """Record the fate of everything that the messages tell, and remove them. What somebody else has recorded is left as it
         is: the head is locked, so its messages are gone."""
+        await no_standstill(connection)
         head = await self._log.lock_head(connection)
         ids = [one.claimed.message_id for one in settled]
         claims = ["" if isinstance(one, Delivered) else one.claimed.claim for one in settled]

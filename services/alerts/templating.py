@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import FunctionLoader, StrictUndefined, Template, TemplateError, TemplateNotFound, TemplateSyntaxError, meta, nodes
+from jinja2 import FunctionLoader, StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.exceptions import TemplateAssertionError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -26,15 +27,18 @@ class TemplateBroken(ValueError):
 
 
 def own_files(folder: Path) -> dict[str, Path]:
-    """The templates in an operator's folder, by name. Raises TemplateBroken for a name that would never be read."""
+    """The templates in an operator's folder, by name. Raises TemplateBroken for a name that would never be read.
+
+    What begins with a dot is passed over: a mounted Kubernetes ConfigMap has its files there, and links to them by name.
+    """
     if not folder.is_dir():
         raise TemplateBroken(f"{folder}: there is no such folder")
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in {".txt", ".html"}]
-    found = {path.relative_to(folder).as_posix(): path for path in files}
-    for name, path in found.items():
-        if name not in NAMES:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if not hidden and path.suffix in {".txt", ".html"} and path.is_file() and name.as_posix() not in NAMES:
             raise TemplateBroken(f"{path}: no message is made of it; the names are {', '.join(NAMES)}")
-    return found
+    return {name: folder / name for name in NAMES if (folder / name).is_file()}
 
 
 class Templates:
@@ -43,6 +47,7 @@ class Templates:
     def __init__(self, own: Mapping[str, Path] | None = None) -> None:
         self._files = {name: SHIPPED / name for name in NAMES} | dict(own or {})
         sources = {name: _read(path) for name, path in self._files.items()}
+        self._words = {word for source in sources.values() for word in re.findall(r"\w+", source)}
 
         def load(name: str) -> tuple[str, str, Any] | None:
             return (sources[name], str(self._files[name]), lambda: True) if name in sources else None
@@ -64,13 +69,19 @@ class Templates:
         try:
             return self._compiled[name].render(variables)
         except Exception as error:  # whatever a template can do wrong
-            raise TemplateBroken(f"{self.where(name, error)}: {_without_contents(error)}") from None
+            raise TemplateBroken(f"{self.where(name, error)}: {self._without_contents(error)}") from None
 
     def where(self, name: str, error: BaseException | None = None) -> str:
         """File and line of `error`: the innermost line that is a template's."""
         files = {str(path) for path in self._files.values()}
         lines = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__ if error else None)]
         return next((line for line in reversed(lines) if line.rpartition(":")[0] in files), str(self._files[name]))
+
+    def _without_contents(self, error: Exception) -> str:
+        """What is missing, if it is a word of the templates' own; else the kind of error: its text may quote a name or a code."""
+        missing = re.fullmatch(r"'(\w+)' is undefined|'[\w. ]+' has no attribute '(\w+)'", str(error))
+        own = isinstance(error, UndefinedError) and missing is not None and (missing[1] or missing[2]) in self._words
+        return str(error) if own else type(error).__name__
 
     def _compile(self, name: str, source: str) -> Template:
         path = self._files[name]
@@ -105,8 +116,3 @@ def _read(path: Path) -> str:
         raise TemplateBroken(f"{path}:{line}: is not UTF-8") from None
     except OSError as error:
         raise TemplateBroken(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _without_contents(error: Exception) -> str:
-    """Undefined names are the template's own words; other errors may quote what they were about."""
-    return str(error) if isinstance(error, TemplateError) and not isinstance(error, TemplateNotFound) else type(error).__name__

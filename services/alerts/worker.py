@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from services.alerts import outbox
@@ -28,7 +28,7 @@ from shared.events.alerts import Method
 from shared.ids import new_id
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
-from shared.streams.passing import may_pass
+from shared.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +36,12 @@ POLL_S: Final = 1.0
 """How often it looks when nothing wakes it: what another process asked for, and claims of the dead, are found so."""
 PAUSE_S: Final = 0.01
 """Between two looks, at least: what frees itself meanwhile is claimed together."""
-REST: Final = 2
-"""Between two looks, at least so many times as long as the last one took."""
+REST: Final = 4
+"""Between two rounds of making messages, at least so many times as long as the last one took: when very many wait that nobody
+takes now, looking through them takes its time."""
 CLAIM_MARGIN_S: Final = 5.0
 """A claim is for as long as a try may take and this: for reading what is to be said before, and recording what came after."""
 COUNT_S: Final = 15.0
-BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
 DRAIN_S: Final = 4.0
 """How long tries that are under way may take to end when the service stops: what is broken off may be sent twice."""
@@ -78,39 +78,32 @@ class Worker:
         self._name = new_id()
         self._claims = 0
         self._trying: dict[str, tuple[Method, asyncio.Task[None]]] = {}
-        self._woken = asyncio.Event()
+        self._rounds = Rounds("delivery", self._round, POLL_S)
         self._counted_at: float | None = None
-        self._trouble = "not started yet"
+        self._rest_until = 0.0
 
     def wake(self) -> None:
         """Something was committed: look now. Call it from the event loop's thread."""
-        self._woken.set()
+        self._rounds.wake()
 
     def readiness(self) -> Readiness:
         """Ready while it can look, and record what it sent."""
-        trouble = self._trouble or self._recorder.trouble
+        trouble = self._rounds.trouble or self._recorder.trouble
         resting = self._sender.resting()
         return Readiness(not trouble, trouble or (f"left alone after failures: {resting}" if resting else ""))
 
     async def run(self) -> None:
-        """Deliver. Failures of the database are said in `readiness` and tried again for ever, with back-off."""
-        backoff_s = PAUSE_S
+        """Deliver until cancelled."""
         try:
-            while True:
-                self._woken.clear()
-                began = self._clock.monotonic()
-                try:
-                    next_at = await self.look()
-                    self._trouble, backoff_s = "", PAUSE_S
-                except Exception as error:
-                    self._report(error)
-                    await asyncio.sleep(backoff_s)
-                    backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
-                    continue
-                await asyncio.sleep(max(PAUSE_S, REST * (self._clock.monotonic() - began)))
-                await self._wait(next_at)
+            await self._rounds.run()
         finally:
             await self.drain()
+
+    async def _round(self) -> float:
+        next_at = await self.look()
+        within_s = POLL_S if next_at is None else (next_at - self._clock.now()).total_seconds()
+        self._rounds.every_s = max(0.0, min(POLL_S, within_s))
+        return PAUSE_S
 
     async def drain(self) -> None:
         """Let what is under way end, for DRAIN_S; then break it off."""
@@ -121,29 +114,26 @@ class Worker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _wait(self, next_at: datetime | None) -> None:
-        wait_s = POLL_S if next_at is None else min(POLL_S, (next_at - self._clock.now()).total_seconds())
-        try:
-            async with asyncio.timeout(max(0.0, wait_s)):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
-
-    def _report(self, error: Exception) -> None:
-        said = f"delivery: {error or type(error).__name__}"
-        if said != self._trouble:
-            log.error("alerts: %s", said, exc_info=None if may_pass(error) else error)
-        self._trouble = said
-
     async def look(self) -> datetime | None:
         """Make messages of what is ready, and begin tries as far as there is room; returns when there is more to do."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-            ready_at = await outbox.make_messages(connection, self._clock.now())
+            await self._recorder.ask(connection)
+            ready_at = await self._make(connection)
             found = await outbox.outlook(connection, self._clock.now())
             for method in found.methods:
                 await self._begin(connection, method)
             await self._count(connection)
         return min((at for at in (ready_at, found.next_at) if at is not None), default=None)
+
+    async def _make(self, connection: Connection) -> datetime | None:
+        """Make messages, unless that was done a moment ago; when there is more to do."""
+        began = self._clock.monotonic()
+        if began < self._rest_until:
+            return self._clock.now() + timedelta(seconds=self._rest_until - began)
+        ready_at = await outbox.make_messages(connection, self._clock.now())
+        ended = self._clock.monotonic()
+        self._rest_until = ended + REST * (ended - began)
+        return ready_at
 
     async def _begin(self, connection: Connection, method: Method) -> None:
         limits = self._limits[method]

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
+
+import msgspec
 
 from services.metering.queries import Counted
 from shared.clock import Clock
 from shared.errors import Unavailable
+from shared.events.usage import MSGPACK, RECORDS_SUBJECT, UsageBatch
 from shared.events.usage import STREAM as USAGE
+from shared.ids import new_id
+from shared.streams.declare import stream_state
 from shared.streams.jetstream import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND, ApiError, Connected, api
+from shared.streams.publish import Outgoing, publish_batch
 
 TIMEOUT_S: Final = 0.5
+ACKNOWLEDGED_S: Final = 2.0
+"""How long a marker's acknowledgement is waited for: it comes after the write is on disk, on a cluster on most of them."""
 FRESH_S: Final = 0.05
 """How long one look serves all who ask: it costs a request per subject."""
 
@@ -25,8 +33,17 @@ class Looked(NamedTuple):
     by_subject: Mapping[str, int | None]
 
 
+_HEADERS: Final = {"Content-Type": MSGPACK}
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
 class Ends:
-    """Looks where the `subjects` of USAGE end, at most once in FRESH_S, for everybody who asks meanwhile."""
+    """Knows where subjects of USAGE end, in two ways.
+
+    `look` and `newest` ask whoever leads the stream. On a cluster that may be a leader that was cut off from the others a moment
+    ago and does not know it: what it says is too low if they have chosen another one. Good enough to tell what is shown.
+    `end` is never too low, and costs a message. `subjects` are those that `look` looks at.
+    """
 
     def __init__(self, subjects: Sequence[str], nc: Connected, clock: Clock) -> None:
         self._subjects = subjects
@@ -34,9 +51,12 @@ class Ends:
         self._clock = clock
         self._looking: asyncio.Task[Looked] | None = None
         self._began_s = 0.0
+        self._name = f"metering-{new_id()}"
+        self._marked: dict[str, int] = {}
 
     async def look(self) -> Looked:
-        """Where they ended an instant ago. Never raises: what is not known is None."""
+        """Where they ended an instant ago, looked up at most once in FRESH_S for all who ask. Never raises: what is not known is
+        None."""
         if self._looking is None or self._clock.monotonic() - self._began_s > FRESH_S:
             self._began_s = self._clock.monotonic()
             self._looking = asyncio.create_task(self._look(), name="metering:ends")
@@ -44,15 +64,56 @@ class Ends:
 
     async def _look(self) -> Looked:
         at = self._clock.now()
-        found = await asyncio.gather(*(self._end(subject, no_stream=0) for subject in self._subjects))
+        found = await asyncio.gather(*(self._newest(subject, no_stream=0) for subject in self._subjects))
         return Looked(at, dict(zip(self._subjects, found, strict=True)))
 
-    async def end(self, subject: str) -> int | None:
-        """Where one subject ends, looked up for the caller alone, after the call began. None also when there is no stream: it may
-        be on its way back."""
-        return await self._end(subject, no_stream=None)
+    async def newest(self, subject: str) -> int | None:
+        """The newest sequence of one subject, looked up for the caller alone; 0 for none, None where JetStream does not say. None
+        also when there is no stream: it may be on its way back."""
+        return await self._newest(subject, no_stream=None)
 
-    async def _end(self, subject: str, no_stream: int | None) -> int | None:
+    async def find(self, subjects: Iterable[str], counted: int) -> dict[str, int]:
+        """The `end` of each of the subjects, as far as JetStream says. Of none while USAGE ends below `counted`, the newest
+        sequence that was counted: it is an older copy then, and refused (pull.py), which markers in it would only hide."""
+        wanted = sorted(subjects)
+        if not wanted or not await self._has(counted):
+            return {}
+        found = await asyncio.gather(*(self.end(subject) for subject in wanted))
+        return {subject: end for subject, end in zip(wanted, found, strict=True) if end is not None}
+
+    async def _has(self, sequence: int) -> bool:
+        try:
+            state = await stream_state(self._nc(), USAGE)
+        except (ApiError, Unavailable):
+            return False
+        return state is not None and state.last >= sequence
+
+    async def end(self, subject: str) -> int | None:
+        """A sequence that everything of the subject which was acknowledged before the call is below, or at; None if there is no
+        such answer in time: no stream, no leader, no quorum.
+
+        In a partition it is that of a marker, which is published for it: a UsageBatch without records, so it counts nothing, of
+        a publisher that is new with each Ends and partition. Only a leader that has the quorum can acknowledge it, and puts it
+        after whatever was acknowledged before, by whichever leader.
+
+        Usage that others report as events is looked up, for no event counts nothing. Should that be too low, it is as if they
+        had reported a moment later, and no limit is exact about what they report (docs/decisions/0013).
+        """
+        if subject.startswith(f"{RECORDS_SUBJECT}."):
+            return await self._mark(subject)
+        return await self.newest(subject)
+
+    async def _mark(self, subject: str) -> int | None:
+        seq = self._marked[subject] = self._marked.get(subject, 0) + 1
+        partition = subject.removeprefix(f"{RECORDS_SUBJECT}.")
+        marker = UsageBatch(publisher=f"{self._name}-{partition}", seq=seq, records=[])
+        message = Outgoing(subject, _encode(marker), _HEADERS)
+        try:
+            return await publish_batch(self._nc(), [message], expected_last_sequence=None, timeout_s=ACKNOWLEDGED_S)
+        except Unavailable:
+            return None
+
+    async def _newest(self, subject: str, no_stream: int | None) -> int | None:
         try:
             answer = await api(self._nc(), f"STREAM.MSG.GET.{USAGE}", {"last_by_subj": subject}, TIMEOUT_S)
         except ApiError as error:

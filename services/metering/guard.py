@@ -22,7 +22,7 @@ class Guard:
     """Knows from where on the counters can be trusted: where USAGE ended when this worker started, and at least what it has ever
     seen counted, so that counters which were forgotten or put back are noticed.
 
-    After a failure of the database it starts anew: what comes back may be another state of it.
+    After a failure of the database it starts anew, once it is back: what comes back may be another state of it.
     """
 
     def __init__(self, pool: Pool, ends: Ends, subjects: Sequence[str]) -> None:
@@ -30,6 +30,7 @@ class Guard:
         self._pool = pool
         self._ends = ends
         self._subjects = subjects
+        self._found: dict[str, int] = {}
         self._rounds = Rounds("no leases are granted", self._round, LOOK_S)
 
     def readiness(self) -> Readiness:
@@ -46,24 +47,24 @@ class Guard:
             await self.look()
         except Exception:
             self.floor = None
+            self._found.clear()
             raise
 
     async def look(self) -> None:
-        """Look up the ends once, and how far is counted each time. Raises what asyncpg raises."""
+        """Find the ends once, and how far is counted each time. Raises what asyncpg raises: before the ends are asked for, which
+        costs messages."""
         if self.floor is None:
-            self.floor = await self._look_up()
+            self.floor = await self._ends_of_all(await self._counted())
         if self.floor is not None:
-            async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-                counted = await counted_up_to(connection)
-            reached = {subject: one.sequence for subject, one in counted.items()}
+            reached = await self._counted()
             self.floor = {subject: max(end, reached.get(subject, 0)) for subject, end in self.floor.items()}
 
-    async def _look_up(self) -> Mapping[str, int] | None:
-        """Where every subject ends; None if JetStream does not say it of each."""
-        found: dict[str, int] = {}
-        for subject in self._subjects:
-            end = await self._ends.end(subject)
-            if end is None:
-                return None
-            found[subject] = end
-        return found
+    async def _counted(self) -> Mapping[str, int]:
+        async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
+            return {subject: one.sequence for subject, one in (await counted_up_to(connection)).items()}
+
+    async def _ends_of_all(self, counted: Mapping[str, int]) -> Mapping[str, int] | None:
+        """Where every subject ends; None as long as JetStream does not say it of each. What it has said is not asked again."""
+        missing = [subject for subject in self._subjects if subject not in self._found]
+        self._found |= await self._ends.find(missing, max(counted.values(), default=0))
+        return dict(self._found) if len(self._found) == len(self._subjects) else None

@@ -4,6 +4,9 @@ Two ways. A lease that its gate has *returned* is closed when all that the gate 
 then, and one that is taken back afterwards lowers the counter, which is all that it should do. Such a lease has no end: should a
 gate spend from it even so, that is usage and counts. Any other lease, also one whose gate has died or whose records were taken
 back, is closed when it is *over* and its partition is counted up to the end that it had after that (docs/decisions/0013, 5).
+
+Finding an end costs a message in USAGE (ends.py): in each round one for each partition with a lease that is over and has no end
+yet, and none while there is no such lease.
 """
 
 from __future__ import annotations
@@ -35,7 +38,10 @@ _OPEN: Final = """
     SELECT client_id, service, lease, subject, extensions, end_sequence, units, counted, stated FROM quota_lease
     WHERE closed_at IS NULL AND (client_id, service, lease) > ($1, $2, $3) ORDER BY client_id, service, lease LIMIT $4
 """
-# An end that was found later is as true. It is lower when the stream was lost and made again: nothing might ever reach the first.
+_COUNTED: Final = "SELECT coalesce(max(sequence), 0) FROM progress"
+# An end that was found later is as true: what was acknowledged before the first is below the second, too, or was lost with the
+# stream. Within one stream ends only grow. A lower one is of a stream that was lost and made again; that begins above every
+# checkpoint, so whatever it has got is still counted before its end is reached. Nothing might ever reach the first.
 _END: Final = """
     WITH locked AS MATERIALIZED (SELECT lease FROM quota_lease WHERE lease = ANY($1::text[]) ORDER BY lease FOR NO KEY UPDATE)
     UPDATE quota_lease AS q SET end_sequence = e.end_sequence
@@ -129,8 +135,9 @@ class Keeper:
         """One round. Raises what asyncpg raises."""
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             rows = await connection.fetch(_OPEN, *self._after, LEASES_MAX)
+            counted: int = await connection.fetchval(_COUNTED)
         over = self._note([OpenLease(*row) for row in rows])
-        ends = await self._look_up({lease.subject for lease in over})  # on no connection: JetStream may be slow
+        ends = await self._find_ends(over, counted)  # on no connection: JetStream may be slow
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             await self._set_ends(connection, over, ends)
             closed = await connection.execute(_CLOSE, self._clock.now(), LEASES_MAX)
@@ -160,10 +167,17 @@ class Keeper:
         self._pass, self._after, self._sums = self._pass + 1, _BEGINNING, (0, 0)
         return over
 
-    async def _look_up(self, subjects: set[str]) -> Mapping[str, int]:
-        """Where the subjects end, as far as JetStream says."""
-        found = await asyncio.gather(*(self._ends.end(subject) for subject in sorted(subjects)))
-        return {subject: end for subject, end in zip(sorted(subjects), found, strict=True) if end is not None}
+    async def _find_ends(self, over: Sequence[OpenLease], counted: int) -> Mapping[str, int]:
+        """Where partitions end, as far as JetStream says: those with a lease that has no end yet, and those that seem to end
+        below what was noted. Either the stream was made again, or who answers does not know better: finding the end tells."""
+        without = {one.subject for one in over if one.end_sequence is None}
+        noted: dict[str, int] = {}
+        for one in over:
+            if one.end_sequence is not None and one.subject not in without:
+                noted[one.subject] = max(one.end_sequence, noted.get(one.subject, 0))
+        newest = await asyncio.gather(*(self._ends.newest(subject) for subject in noted))
+        below = {subject for subject, now in zip(noted, newest, strict=True) if now is not None and now < noted[subject]}
+        return await self._ends.find(without | below, counted)
 
     async def _set_ends(self, connection: Connection, over: Sequence[OpenLease], ends: Mapping[str, int]) -> None:
         """Write the ends of leases that were not extended since they were read."""

@@ -80,6 +80,7 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     whose seq was seen is a repetition and counts nothing. A batch with `retracted` says: seq was never acknowledged and its
     calls were refused, so none of it counts, whether or not the first message did arrive; `records` repeats what it held.
     With `voided`, only the records at these places are taken back: seq was acknowledged, but too late for the leases of these.
+    One without records counts nothing; metering publishes such to learn where a partition ends.
     """
 
     publisher: PublisherId

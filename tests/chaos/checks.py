@@ -12,6 +12,7 @@ from nats.aio.client import Client
 
 from shared.clock import SystemClock
 from shared.eventlog.log import ChainBroken, EventLog, Recorded
+from shared.events import alerts as alerts_events
 from shared.events import console as console_events
 from shared.events import metering as metering_events
 from shared.events import registry as registry_events
@@ -23,9 +24,10 @@ from tests.chaos.ledger import Ledger
 LOGS: Final[dict[str, EventLog[Any]]] = {
     "registry": EventLog(registry_events.CODEC, SystemClock()),
     "metering": EventLog(metering_events.CODEC, SystemClock()),
+    "alerts": EventLog(alerts_events.CODEC, SystemClock()),
     "console": EventLog(console_events.CODEC, SystemClock()),
 }
-STREAMS: Final = {"registry": "REGISTRY", "metering": "METERING"}
+STREAMS: Final = {"registry": "REGISTRY", "metering": "METERING", "alerts": "ALERTS"}
 """The logs that are relayed. The console's is its own affair."""
 DECIDES: Final = {"register": "AppRegistered", "edit": "AppEdited", "reissue": "SecretReissued", "delete": "AppDeleted"}
 TOLD_MAX: Final = 10

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-TARGETS: Final = ("nats", "postgres", "registry", "metering", "gate", "console", "caddy")
+TARGETS: Final = ("nats", "postgres", "registry", "metering", "gate", "alerts", "console", "caddy", "inbox")
 PAUSE_S: Final = (0.2, 4.0)
 GAP_S: Final = (0.3, 2.5)
 LOOK_S: Final = 0.01

@@ -23,7 +23,8 @@ TABLES: Final = {
     "console": ("SELECT t::text FROM token AS t",),
     "metering": (
         "SELECT c::text FROM counter AS c WHERE calls <> 0 OR units <> 0",
-        "SELECT (publisher, partition, seq, retracted, recorded_at, rejected, digest)::text FROM publisher_position",
+        "SELECT (publisher, partition, seq, retracted, recorded_at, rejected, digest)::text FROM publisher_position"
+        " WHERE publisher NOT LIKE 'metering-%'",
         "SELECT (key, digest)::text FROM counted_event",
         "SELECT a::text FROM account AS a",
         "SELECT a::text FROM app AS a",
@@ -34,8 +35,13 @@ TABLES: Final = {
         "SELECT t::text FROM told AS t",
         "SELECT r::text FROM rung_asked AS r",
     ),
+    "alerts": tuple(
+        f"SELECT t::text FROM {table} AS t"
+        for table in ("contact", "contact_method", "contact_group", "group_member", "rule", "recipient", "notification")
+    ),
 }
-"""What is compared. When a single event was recorded, and the minute of a secret's last use, may differ."""
+"""What is compared. When a single event was recorded, and the minute of a secret's last use, may differ; metering may mark where
+partitions end meanwhile."""
 REBUILD_S: Final = 180
 
 

@@ -13,6 +13,7 @@ import asyncpg
 from nats.aio.client import Client
 
 from tests.chaos import checks, quiet, rebuilds
+from tests.chaos.alerted import Readers, all_told
 from tests.chaos.call_load import Callers, Key
 from tests.chaos.command_load import Customers
 from tests.chaos.faults import Hurting, Processes
@@ -88,6 +89,8 @@ class Run:
         await asyncio.sleep(0.5)  # the gate hears of them from the stream
         batched = [app.client_id for app in apps[:BATCHED_APPS]]
         keys = [Key(app.client_id, app.secret) for app in apps[BATCHED_APPS:]]
+        readers = Readers(ready, self._seed)
+        await readers.subscribe(batched, max(20, self._size.records // (4 * BATCHED_APPS)))
         callers = Callers(ready["proxy_url"], keys, self._seed, self._processes, ledger, pace)
         hurting = Hurting(self._processes, pace, self._say)
         share = self._size.batched // PUBLISHERS
@@ -102,15 +105,16 @@ class Run:
                 tasks.create_task(BatchPublisher(publisher, name, self._seed, batched, ledger, pace).run(share + more))
         self.report.faults = dict(hurting.dealt)
         self.report.figures["seconds under load"] = round(time.monotonic() - began, 1)
-        await self._check(callers, customers, operator)
+        await self._check(callers, customers, readers, operator)
 
-    async def _check(self, callers: Callers, customers: Customers, operator: Client) -> None:
+    async def _check(self, callers: Callers, customers: Customers, readers: Readers, operator: Client) -> None:
         report, began = self.report, time.monotonic()
         self._say("no more faults: waiting until all is quiet")
         await quiet.until("all was ready", partial(quiet.all_ready, self._processes))
         database = await asyncpg.connect(self.stack.ready["postgres_dsn"], timeout=20)
         try:
             await quiet.until("all was counted", partial(quiet.all_counted, database, operator))
+            await quiet.until("all was told", partial(all_told, database))
             report.figures["seconds until quiet"] = round(time.monotonic() - began, 1)
             callers.settle()
             counted = await database.fetchval("SELECT coalesce(sum(calls), 0)::bigint FROM metering.counter WHERE period = 'd'")
@@ -119,6 +123,9 @@ class Run:
             report.violations += await checks.dead_letters(operator)
             report.violations += await checks.commands(database, customers.sent, customers.apps)
             report.violations += await checks.streams(database, operator)
+            unlike, told = await readers.check(database)
+            report.violations += unlike
+            report.figures |= told
             broken, lengths = await checks.chains(database)
             report.violations += broken
             report.figures |= lengths

@@ -15,7 +15,14 @@ BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 END = "----- end of block -----"
 
 
-PAGES = ["quickstart", "how-to/replay-and-verify", "how-to/set-limits", "how-to/keep-history", "how-to/dead-letters"]
+PAGES = [
+    "quickstart",
+    "how-to/replay-and-verify",
+    "how-to/set-limits",
+    "how-to/get-alerts",
+    "how-to/keep-history",
+    "how-to/dead-letters",
+]
 
 
 @pytest.mark.parametrize("page", [f"docs/{page}.md" for page in PAGES])
@@ -47,7 +54,7 @@ def test_make_knows_every_target_of_the_readme() -> None:
     assert targets == set(re.findall(r"^  make ([\w-]+)", shown, re.MULTILINE))
 
 
-@pytest.mark.parametrize("service", ["registry", "gate", "metering", "console"])
+@pytest.mark.parametrize("service", ["registry", "gate", "metering", "alerts", "console"])
 def test_every_service_says_what_it_would_run_with(stack: StackProcess, service: str) -> None:
     assert "python -m services.<name> --check" in readme_commands()
     python = ROOT / ".venv" / "bin" / "python"

@@ -15,12 +15,15 @@ import pytest
 from nats.aio.client import Client
 
 from deploy.servers.roles import ServiceDsn
+from services.metering.ends import Ends
+from shared.clock import SystemClock
 from shared.commands.registry import AppIssued
 from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.service import Service
-from shared.streams.declare import StreamState, stream_state
+from shared.streams.declare import StreamState, ensure_stream, stream_state, usage_stream
 from shared.streams.jetstream import ApiError, api, stored_message
+from shared.streams.publish import Outgoing, publish_batch
 from tests.support.cluster import Cluster, Node, leader_of, running_cluster
 from tests.support.gates import Gate, Issued, running_gate, until
 from tests.support.metering_process import PARTITIONS, MeteringProcess, eventually, used
@@ -231,6 +234,59 @@ async def test_whoever_is_connected_to_a_node_that_is_cut_off_goes_to_another(st
     assert stage.node_of(gate) is not node
     await load.stop()
     await stage.account(load)
+
+
+async def test_where_a_partition_ends_is_not_for_a_leader_to_say_that_was_cut_off(tmp_path: Path) -> None:
+    """Metering is connected to it, gates to the others, which have another leader by the time it knows."""
+    subject = "usage.records.0"
+    async with running_cluster(tmp_path) as cluster, AsyncExitStack() as clients:
+        nc = await connected(clients, *cluster.nodes)
+        await until(partial(usage_is_there, nc), "USAGE to be there", BACK_WITHIN_S)
+        leader = cluster.node(await leader_of(nc, "USAGE"))
+        here = await connected(clients, leader)
+        beyond = await connected(clients, *(node for node in cluster.nodes if node is not leader))
+        ends = Ends((), lambda: here, SystemClock())
+        assert await ends.end(subject) == await ends.newest(subject) == 1
+        cluster.isolate(leader)
+        acknowledged = 0
+
+        async def is_stored_beyond() -> bool:
+            nonlocal acknowledged
+            try:
+                message = Outgoing(subject, b"what a gate records", {})
+                acknowledged = await publish_batch(beyond, [message], expected_last_sequence=None, timeout_s=0.5)
+            except Unavailable:
+                return False
+            return True
+
+        await until(is_stored_beyond, "another leader", BACK_WITHIN_S)
+        async with asyncio.timeout(BACK_WITHIN_S):
+            looked_up: int | None = 0
+            while looked_up is not None:  # 1, mostly, for a moment
+                looked_up, end = await asyncio.gather(ends.newest(subject), ends.end(subject))
+                assert end is None or end > acknowledged
+        cluster.heal()
+
+        async def is_found() -> bool:
+            end = await ends.end(subject)
+            assert end is None or end > acknowledged
+            return end is not None
+
+        await until(is_found, "the end", BACK_WITHIN_S)
+
+
+async def connected(clients: AsyncExitStack, *nodes: Node) -> Client:
+    nc = await connect_nats(",".join(node.url for node in nodes))
+    clients.push_async_callback(nc.close)
+    return nc
+
+
+async def usage_is_there(nc: Client) -> bool:
+    try:
+        await ensure_stream(nc, usage_stream(replicas=3))
+    except (Unavailable, ApiError):
+        return False
+    return True
 
 
 async def leader_and_others(stage: Stage) -> tuple[Node, list[Node]]:

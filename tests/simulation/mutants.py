@@ -57,6 +57,11 @@ def not_waiting_for_the_checkpoint(patch: Patch) -> None:
     patch.setattr(quota, "may_close", lambda end, _reached: end is not None)
 
 
+def ends_are_looked_up_instead_of_marked(patch: Patch) -> None:
+    """Where a partition ends is what whoever leads the stream says, though another may lead it by now."""
+    patch.setattr(metering.Worker, "find_end", lambda self, subject, found: found(self.newest(subject)))
+
+
 def outstanding_not_counted(patch: Patch) -> None:
     """A grant looks at the counters only."""
     patch.setattr(quota, "outstanding", lambda _units, _counted, _stated: 0)
@@ -181,6 +186,7 @@ _FOUND_BY: Final[tuple[tuple[Kind, Callable[[Patch], None]], ...]] = (
     ("last moments", taking_back_too_early),
     ("stalled", leases_never_end),
     ("stalled", not_waiting_for_the_checkpoint),
+    ("old leader", ends_are_looked_up_instead_of_marked),
     ("scarce", outstanding_not_counted),
     ("scarce", a_return_frees_all),
     ("last moments", no_look_at_the_acknowledgement),

@@ -73,6 +73,7 @@ class Run:
             gate.slow_request = gate.slow_reply = gate.committer.slow = None
         for worker in self.workers:
             worker.look_s = LOOK_S
+            worker.let_in()
         world.note("no more faults")
         self._come_to_rest(SETTLE_S + HEALED_S)
         world.run(max(world.now, MIDNIGHT_S + 2 * SKEW_MAX_S))  # so that all are in the same day

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from tests.simulation.gates import BACKOFF_S, LINGER_S, REQUEST_TIMEOUT_S, Gate
+from tests.simulation.metering import Worker
 from tests.simulation.run import PAUSE_MAX_S, Run
 from tests.simulation.world import DRIFT_MAX, Process
 
-Kind = Literal["anything", "last moments", "late extension", "stopped", "steady", "scarce", "stalled"]
+Kind = Literal["anything", "last moments", "late extension", "stopped", "steady", "scarce", "stalled", "old leader"]
 Scene = Callable[[Run], float]
 """Plans a run, and says how long it is to be faulty."""
 
@@ -76,6 +77,8 @@ def _fault(run: Run, victim: Process) -> None:
         world.down_until = world.now + random.uniform(0.1, 5.0)
     elif kind < 0.7:
         run.stall(random.uniform(0.1, 20.0))
+    elif isinstance(victim, Worker):
+        victim.cut_off(random.uniform(1.0, 16.0))
     elif isinstance(victim, Gate):
         if kind < 0.8:
             _cut(victim, random.uniform(1.0, 10.0))
@@ -281,6 +284,23 @@ def stalled(run: Run) -> float:
     return begin_s + 24.0
 
 
+def old_leader(run: Run) -> float:
+    """The leader of USAGE is cut off with one worker, or both, while a lease is spent; this is over before the leader knows."""
+    gate, random, world = _worst_timers(run), run.world.random, run.world
+    run.set_limits(15, 60)
+    run.calls_between(gate, 0, 1.0, random.randint(5, 15), 1)
+    cut_s, lasting_s = random.uniform(0.5, 3.0), random.uniform(9.0, 16.0)
+    for worker in random.choice([run.workers, run.workers, run.workers[:1]]):
+        world.after(cut_s, lambda worker=worker: worker.cut_off(lasting_s))  # type: ignore[misc]
+    if random.random() < 0.5:
+        world.after(cut_s, lambda: run.stall(lasting_s))
+    run.calls_between(gate, cut_s, cut_s + 2.0, random.randint(5, 30), 1)
+    happens = random.choice([gate.crash, gate.stop, lambda: _cut(gate, 14.0), lambda: gate.pause(random.uniform(2, 12))])
+    world.after(cut_s + random.uniform(0.5, 4), happens)
+    _others(run, gate, cut_s + 9, cut_s + 18, 25)
+    return cut_s + 20.0
+
+
 SCENES: Final[Mapping[Kind, Scene]] = {
     "anything": anything,
     "last moments": last_moments,
@@ -289,7 +309,9 @@ SCENES: Final[Mapping[Kind, Scene]] = {
     "steady": steady,
     "scarce": scarce,
     "stalled": stalled,
+    "old leader": old_leader,
 }
 KINDS: Final[tuple[Kind, ...]] = (
     "anything", "last moments", "anything", "scarce", "late extension", "stalled", "anything", "steady", "scarce", "stopped",
+    "old leader",
 )  # fmt: skip

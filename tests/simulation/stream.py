@@ -25,7 +25,8 @@ class Stream:
         self._world = world
         self._of: dict[str, tuple[list[int], list[Message]]] = {}
 
-    def store(self, subject: str, data: bytes, headers: Mapping[str, str]) -> None:
+    def store(self, subject: str, data: bytes, headers: Mapping[str, str]) -> int:
+        """Store a message; its sequence."""
         recorded_at = from_us(BEGAN_US + int(self._world.now * 1_000_000))
         message = Message("USAGE", subject, len(self.messages) + 1, headers, data, recorded_at)
         self.messages.append(message)
@@ -33,6 +34,7 @@ class Stream:
         sequences.append(message.sequence)
         messages.append(message)
         self.stored(subject)
+        return message.sequence
 
     def end(self, subject: str) -> int:
         """The sequence of a subject's last message; 0 when there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from email.header import Header
 from email.headerregistry import Address, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8, EmailPolicy
@@ -14,6 +15,8 @@ from services.alerts.messages import EmailContent
 
 SUBJECT_MAX: Final = 400
 """Characters; the rest is left out."""
+PLAIN_MAX: Final = 60
+"""Characters of a subject that stands in one line, if it is ASCII; else it is encoded words."""
 
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _UNSENDABLE = re.compile(r"[\x00\ud800-\udfff]")
@@ -79,9 +82,29 @@ class _Verbatim(UnstructuredHeader):
         return f"{self.name}: {self}{policy.linesep}"
 
 
+class _Subject(UnstructuredHeader):
+    """Text as it is. The package would decode what looks like an encoded word, be it that an application is called so, and cannot
+    write what some of them give; and it loses a space between encoded words wherever a line break comes there.
+    """
+
+    name: str
+
+    @classmethod
+    def parse(cls, value: str, kwds: dict[str, Any]) -> None:
+        kwds["parse_tree"] = cls.value_parser("")
+        kwds["decoded"] = value
+
+    def fold(self, *, policy: Any) -> str:
+        text = str(self)
+        if not text.isascii() or "=?" in text or len(text) > PLAIN_MAX:
+            text = Header(text, "utf-8", header_name=self.name).encode(linesep=policy.linesep)
+        return f"{self.name}: {text}{policy.linesep}"
+
+
 def _policy(*, utf8: bool) -> EmailPolicy[EmailMessage]:
     registry = HeaderRegistry()
     for name in ("list-unsubscribe", "message-id"):
         registry.map_to_type(name, cast(Any, _Verbatim))
+    registry.map_to_type("subject", cast(Any, _Subject))
     # Parts in 7 bits: then no server has to know 8BITMIME, and none recodes what was signed on the way.
     return (SMTPUTF8 if utf8 else SMTP).clone(cte_type="7bit", header_factory=registry)

@@ -137,8 +137,12 @@ async def test_a_process_that_stands_still_beyond_its_claims_sends_nothing_that_
     assert await living.outcomes() == {"delivered": 60}
     assert len(copies(inbox)) == 60
     assert len(inbox.mails) - 60 <= 8, "no more than were under way when it was stopped"
-    assert (await first.readiness())["ready"]
+    await until(lambda: _ready(first), "it to be ready again")
 
 
 async def _settled(living: Alerts, count: int) -> bool:
     return (await living.rows("SELECT count(*) FROM notification WHERE state <> 'waiting'")) == [(count,)]
+
+
+async def _ready(process: AlertsProcess) -> bool:
+    return bool((await process.readiness())["ready"])

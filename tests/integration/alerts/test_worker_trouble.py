@@ -16,6 +16,8 @@ from services.alerts.channels.webhook import WebhookChannel
 from services.alerts.messages import Outgoing, Receipt
 from services.alerts.worker import Worker
 from shared.clock import FixedClock
+from shared.errors import Unavailable
+from shared.eventlog.log import Head
 from shared.events.alerts import NotificationDelivered, NotificationFailed, Recipient
 from shared.ids import new_webhook_secret
 from tests.support.alerting import Alerts, crossing
@@ -192,6 +194,28 @@ class Sleeper:
 
     async def close(self) -> None:
         await self.channel.close()
+
+
+async def test_on_a_log_that_is_behind_its_stream_nothing_is_sent(
+    room: Alerts, clock: FixedClock, inbox: SmtpReceiver, mail: EmailChannel
+) -> None:
+    """After an older backup: what looks unsent there may have been sent, and could not be recorded."""
+    await room.rule(await room.contact())
+    await room.hear(crossing(50, TODAY))
+    clock.advance(0.3)
+    worker = room.worker({"email": mail})
+
+    def behind(_: Head) -> None:
+        raise Unavailable("the database was restored from an older copy than NATS")
+
+    room.log.guard = behind
+    with pytest.raises(Unavailable):
+        await look(worker)
+    assert (inbox.mails, list((await room.fates()).values())) == ([], [[]])
+    room.log.guard = lambda _: None
+    await look(worker)
+    assert len(inbox.mails) == 1
+    assert isinstance(await only_fate(room), NotificationDelivered)
 
 
 async def test_a_claim_that_may_end_before_the_try_does_is_not_used(

@@ -38,7 +38,7 @@ class Asking(Limiting):
         messages = []
         for event in events:
             self.rules += 1
-            headers = {"ce-type": CODEC.ce_type("NotificationRuleChanged", 1)}
+            headers = {"ce-type": CODEC.ce_type("NotificationRuleChanged", 1), "ce-time": "2026-11-24T00:00:00Z"}
             messages.append(Message("ALERTS", SUBJECT, self.rules, headers, CODEC.encode(event), datetime.now(UTC)))
         async with self.pool.acquire() as connection, connection.transaction():
             await follow_rules(connection, messages)
@@ -99,7 +99,7 @@ async def test_the_newest_rule_counts_and_what_is_below_the_highest_told_is_neve
 
 async def test_a_rule_that_cannot_be_read_is_not_passed_over(pool: Pool) -> None:
     def message(type_: str, data: bytes) -> Message:
-        return Message("ALERTS", SUBJECT, 1, {"ce-type": type_}, data, datetime.now(UTC))
+        return Message("ALERTS", SUBJECT, 1, {"ce-type": type_, "ce-time": "2026-11-24T00:00:00Z"}, data, datetime.now(UTC))
 
     good = CODEC.encode(rule(daily=70))
     gone = CODEC.encode(ContactRemoved(account="acme", contact_id="c1"))

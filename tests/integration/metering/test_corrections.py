@@ -49,18 +49,18 @@ async def test_corrections_count_once_and_are_listed(
     nc: Client, worker: MeteringProcess, meter: Meter, schema: ServiceDsn
 ) -> None:
     sent = [record("r1", 5), record("r2", 7), record("r3", 1), void("v1", "r1"), void("v2", "r2", 2), void("v2", "r2", 2)]
-    for outgoing in sent:
-        await meter.send(outgoing)
+    *_, by_v1, by_v2, _ = [await meter.send(outgoing) for outgoing in sent]
     await eventually(lambda: used(nc, A), 3)
     answer = await usage(nc, A)
     assert (answer.calls, answer.corrected, answer.history[-1].corrected) == (2, -10, -10)
     assert (await usage(nc, A, period="monthly")).corrected == -10
     page = await corrections(nc)
-    assert [(one.position, one.record_id, one.old, one.new) for one in page.corrections] == [(5, "r2", 7, 2), (4, "r1", 5, None)]
+    found = [(one.position, one.record_id, one.old, one.new) for one in page.corrections]
+    assert found == [(by_v2, "r2", 7, 2), (by_v1, "r1", 5, None)]
     assert {"day", "month"} <= set(page.corrections[0].counted_in) | set(page.corrections[0].closed)
     first = await corrections(nc, limit=1)
-    assert (first.next_before, first.corrections) == (5, page.corrections[:1])
-    assert (await corrections(nc, limit=1, before=5)).corrections == page.corrections[1:]
+    assert (first.next_before, first.corrections) == (by_v2, page.corrections[:1])
+    assert (await corrections(nc, limit=1, before=by_v2)).corrections == page.corrections[1:]
     today = datetime.now(civil("Asia/Seoul").tz).date()
     assert len((await corrections(nc, from_=today - timedelta(days=1), to=today, service="csr")).corrections) == 2
     assert (await corrections(nc, to=today - timedelta(days=2))).corrections == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +19,7 @@ from shared.events.usage import UsageRecord
 from shared.streams.publish import Outgoing
 from shared.windows import civil, from_us
 from tests.support.metering_process import (
+    PARTITIONS,
     Meter,
     MeteringProcess,
     RegistryFeed,
@@ -30,6 +32,8 @@ from tests.support.metering_process import (
 )
 
 A, B, N = "a" * 20, "b" * 20, "n" * 20
+MARKED = (PARTITIONS, PARTITIONS)
+"""The progress of a worker over a stream that had nothing."""
 
 
 async def test_batches_count_once_by_application_and_service(nc: Client, worker: MeteringProcess, meter: Meter) -> None:
@@ -53,16 +57,37 @@ async def test_batches_count_once_by_application_and_service(nc: Client, worker:
     assert "tollbook_metering_records_total 4.0" in await worker.metrics()
 
 
-async def test_what_is_asked_is_as_of_now_when_all_is_counted(nc: Client, worker: MeteringProcess, meter: Meter) -> None:
+async def test_what_is_asked_is_as_of_now_when_all_is_counted(
+    nc: Client, worker: MeteringProcess, meter: Meter, schema: ServiceDsn
+) -> None:
+    await eventually(lambda: progress_of(schema), MARKED)
     before = datetime.now(UTC)
     answer = await usage(nc, A)
     assert before <= answer.as_of <= datetime.now(UTC)
-    assert (answer.used, answer.position) == (0, 0)
+    assert (answer.used, answer.position) == (0, PARTITIONS)
     sequence = await meter.count(UsageRecord(A, "csr", now_us()))
     await eventually(lambda: used(nc, A), 1)
     answer = await usage(nc, A)
     assert answer.position == sequence
     assert answer.as_of > before
+
+
+async def test_a_worker_that_starts_marks_each_partition_once_and_that_counts_nothing(
+    nc: Client, worker: MeteringProcess, meter: Meter, schema: ServiceDsn
+) -> None:
+    await eventually(lambda: progress_of(schema), MARKED)
+    assert await rows(schema, "SELECT count(DISTINCT publisher), count(*) FROM publisher_position") == [(PARTITIONS, PARTITIONS)]
+    for table in ("counter", "credential_use", "dead_letter", "limit_mark"):
+        assert await rows(schema, f"SELECT count(*) FROM {table}") == [(0,)], table
+    await asyncio.sleep(0.6)  # two rounds of whoever could publish more of them
+    assert await meter.count(UsageRecord(A, "csr", now_us())) == PARTITIONS + 1
+    assert await dead_letters(nc) == []
+
+
+async def progress_of(schema: ServiceDsn) -> tuple[int, int]:
+    """How many subjects are counted, and how far."""
+    [(subjects, newest)] = await rows(schema, "SELECT count(*), coalesce(max(sequence), 0) FROM progress WHERE sequence > 0")
+    return subjects, newest
 
 
 async def test_history_is_bounded_and_checked(nc: Client, worker: MeteringProcess, registry: RegistryFeed) -> None:

@@ -18,6 +18,7 @@ from shared.clock import FixedClock
 from shared.commands.quota import Leased, Returned, Short, Undecided, Unlimited, Wish
 from shared.errors import Unavailable
 from shared.postgres import Pool, open_pool
+from shared.streams.declare import ensure_stream, stream_state, usage_stream
 from tests.support.quota_rows import (
     SERVICE,
     A,
@@ -231,6 +232,28 @@ async def test_nothing_is_granted_while_counters_may_be_too_low(
     assert await gate.wish() == not_now
     await connection.execute("UPDATE progress SET sequence = 9, told = 10")
     assert await gate.wish() == not_now, "counting again has not come to where it was"
+
+
+async def test_the_guard_marks_where_partitions_end_but_not_in_a_stream_without_what_was_counted(
+    connection: asyncpg.pool.PoolConnectionProxy, pool: Pool, nc: Client, clock: FixedClock
+) -> None:
+    subjects = ("usage.records.0", "usage.records.1", "usage.cloudevents")
+    guard = Guard(pool, Ends((), lambda: nc, clock), subjects)
+    await guard.look()
+    assert guard.floor is None, "there is no stream"
+    await ensure_stream(nc, usage_stream())
+    await nc.jetstream().publish("usage.cloudevents", b"anything")
+    await connection.execute("INSERT INTO progress VALUES ('usage.records.1', 2, now(), 2)")
+    await guard.look()
+    state = await stream_state(nc, "USAGE")
+    assert state is not None
+    assert (guard.floor, state.last) == (None, 1), "NATS was restored from an older copy"
+    await nc.jetstream().publish("usage.records.1", b"anything")
+    for _ in range(3):
+        await guard.look()
+    assert guard.floor is not None
+    assert guard.floor["usage.cloudevents"] == 1
+    assert sorted(guard.floor.values()) == [1, 3, 4]
 
 
 async def test_granting_waits_for_no_transaction_that_counts_other_leases(

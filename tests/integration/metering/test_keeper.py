@@ -92,6 +92,11 @@ async def publish(nc: Client) -> int:
     return (await nc.jetstream().publish(PARTITION, b"anything")).seq
 
 
+async def stored(nc: Client) -> int:
+    """How many messages USAGE has."""
+    return (await nc.jetstream().stream_info("USAGE")).state.messages
+
+
 async def test_a_lease_is_closed_when_it_is_over_and_its_partition_is_counted_to_the_end_it_had_then(
     connection: Connection, gate: Wisher, nc: Client, kept: _Kept
 ) -> None:
@@ -100,7 +105,7 @@ async def test_a_lease_is_closed_when_it_is_over_and_its_partition_is_counted_to
     await kept.after(0)
     await kept.after(10.9)
     assert await lease_rows(connection) == [(lease, 40, 0, None, None)]
-    end = await publish(nc)
+    end = await publish(nc) + 1
     await kept.after(0.1)
     await publish(nc)
     assert await lease_rows(connection) == [(lease, 40, 0, None, end)]
@@ -162,8 +167,9 @@ async def test_what_was_spent_and_never_comes_is_given_up_when_the_lease_is_over
     await count_units(connection, A, NOW, 5, lease)
     await count_units(connection, A, NOW, -1, lease)
     await kept.after(0)
-    await reach(connection, await publish(nc))
     await kept.after(11)
+    await reach(connection, 1)
+    await kept.after(0)
     assert await lease_rows(connection) == []
     assert (await gate.lease()).remaining == 95
 
@@ -180,6 +186,9 @@ async def test_another_keeper_starts_its_own_timers_and_two_do_no_harm(
     assert await lease_rows(connection, "end_sequence") == [(None,)]
     await kept.after(0)
     await other.after(0)
+    assert await lease_rows(connection, "end_sequence") == [(1,)]
+    await reach(connection, 1)
+    await other.after(0)
     assert await lease_rows(connection) == []
     await gate.lease()
     await kept.after(0)
@@ -189,6 +198,33 @@ async def test_another_keeper_starts_its_own_timers_and_two_do_no_harm(
     assert await lease_rows(connection, "end_sequence") == [(None,)]
 
 
+async def test_an_end_costs_one_message_for_each_partition_and_then_none(
+    connection: Connection, gate: Wisher, pool: Pool, kept: _Kept, nc: Client, clock: FixedClock
+) -> None:
+    neighbour = Wisher(granting_on(pool, nc, clock), clock, "gate-2", partition=1)
+    for one in (gate, gate, neighbour):
+        await one.lease()
+    for _ in range(4):
+        await kept.after(2)
+    assert await stored(nc) == 0, "no lease is over"
+    for _ in range(4):
+        await kept.after(2)
+    assert await stored(nc) == 2
+    await gate.lease()
+    await kept.after(0)
+    await kept.after(11)
+    assert await stored(nc) == 3
+    for _ in range(10):
+        await kept.after(60)
+    assert await stored(nc) == 3, "counting stalls, which no message mends"
+    await reach(connection, 3)
+    await connection.execute("INSERT INTO progress VALUES ('usage.records.1', 3, now(), 3)")
+    for _ in range(10):
+        await kept.after(60)
+    assert await lease_rows(connection) == []
+    assert await stored(nc) == 3
+
+
 async def test_a_stream_that_is_not_there_closes_nothing_and_one_that_was_made_again_does(
     connection: Connection, gate: Wisher, kept: _Kept, nc: Client
 ) -> None:
@@ -196,16 +232,45 @@ async def test_a_stream_that_is_not_there_closes_nothing_and_one_that_was_made_a
     await kept.after(0)
     for _ in range(5):
         end = await publish(nc)
+    await reach(connection, end - 2)
     await kept.after(11)
-    assert await lease_rows(connection, "end_sequence") == [(end,)]
+    assert await lease_rows(connection, "end_sequence") == [(end + 1,)]
     await nc.jetstream().delete_stream("USAGE")
     await kept.after(1)
-    assert await lease_rows(connection, "end_sequence") == [(end,)]
-    stream = usage_stream(1)
+    assert await lease_rows(connection, "end_sequence") == [(end + 1,)]
+    stream = usage_stream(1, first_seq=end - 1)
     stream.subjects = ["usage.>"]
     await ensure_stream(nc, stream)
+    for _ in range(3):
+        await kept.after(1)
+    assert await lease_rows(connection, "end_sequence") == [(end - 1,)]
+    await reach(connection, end - 1)
     await kept.after(1)
     assert await lease_rows(connection) == []
+    assert await stored(nc) == 1
+
+
+async def test_an_end_that_was_found_stays_whoever_says_that_there_is_less(
+    connection: Connection, gate: Wisher, kept: _Kept, nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader that was cut off says so; the marker then goes to it as well, or to the one that has been chosen."""
+    await gate.lease()
+    await kept.after(0)
+    await kept.after(11)
+
+    async def old(subject: str) -> int | None:
+        return 0
+
+    async def unacknowledged(subject: str) -> int | None:
+        return None
+
+    monkeypatch.setattr(kept.ends, "newest", old)
+    await kept.after(1)
+    assert await lease_rows(connection, "end_sequence") == [(1,)]
+    assert await stored(nc) == 2
+    monkeypatch.setattr(kept.ends, "end", unacknowledged)
+    await kept.after(1)
+    assert await lease_rows(connection, "end_sequence") == [(1,)]
 
 
 async def test_counting_sees_a_lease_that_was_closed_since_it_was_looked_at(
@@ -231,7 +296,7 @@ async def test_counting_sees_a_lease_that_was_closed_since_it_was_looked_at(
 
 
 async def test_very_many_leases_have_their_turn_in_several_rounds(
-    connection: Connection, gate: Wisher, kept: _Kept, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, gate: Wisher, kept: _Kept, nc: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "LEASES_MAX", 3)
     await limit(connection, A, daily=100_000)
@@ -242,6 +307,9 @@ async def test_very_many_leases_have_their_turn_in_several_rounds(
     assert kept.metric("leases_open") == 8
     for _ in range(4):
         await kept.after(11)
+    await reach(connection, await stored(nc))
+    for _ in range(3):
+        await kept.after(0)
     assert await lease_rows(connection) == []
 
 

@@ -57,7 +57,10 @@ def test_whatever_the_name_a_crossing_is_one_segment_with_its_percentage(
 
 @pytest.mark.parametrize("locale", ["ko", "en"])
 @settings(max_examples=60, deadline=None)
-@given(name=NAMES, about=st.sampled_from([Reissued(AT, None), Deleted(AT), Reviewed(AT, "r", "approved"), Reviewed(AT, "r", "rejected")]))
+@given(
+    name=NAMES,
+    about=st.sampled_from([Reissued(AT, None), Deleted(AT), Reviewed(AT, "r", "approved"), Reviewed(AT, "r", "rejected")]),
+)
 def test_whatever_the_name_everything_else_is_one_segment(locale: Locale, name: str, about: object) -> None:
     assert_one_segment_for_everybody(sms(RENDERER, item(about, name, service="csr"), locale=locale))
 

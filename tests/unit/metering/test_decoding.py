@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.metering.decoding import Batch, Single, Void, portions, read
+from services.metering.lapses import NO_LAPSES, Lapses
 from services.metering.rejection import Rejected, Why
 from shared.events.usage import RECORDS_MAX, UsageBatch, UsageRecord
 from shared.streams.message import Message
 from shared.windows import to_us
+from tests.support.books import Books
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
 CLIENT = "a" * 20
@@ -295,3 +297,16 @@ def test_whatever_a_correction_says_it_is_read_or_rejected(data: bytes) -> None:
     else:
         assert isinstance(found, Rejected)
         assert found.why == Why.INVALID_RECORD
+
+
+@pytest.mark.parametrize("media", ["application/msgpack", "application/json"])
+def test_a_batch_without_records_is_one_and_counts_nothing(media: str) -> None:
+    """Metering publishes such to mark where a partition ends."""
+    kind = msgspec.msgpack if media.endswith("msgpack") else msgspec.json
+    data = kind.encode(UsageBatch(publisher="metering-1-3", seq=2, records=[]))
+    [[item]] = portions([message(data, headers={"content-type": media})], 1_000)
+    assert isinstance(item, Batch)
+    for lapses in (NO_LAPSES, Lapses({("lease1", "metering-1-3", "usage.records.3"): 6}, {}, frozenset())):
+        outcome = Books().take([item], lapses)
+        assert (outcome.counters, outcome.rejected, outcome.leases, outcome.lapsed, outcome.records) == ({}, [], {}, [], 0)
+        assert outcome.positions["metering-1-3", 3].seq == 2
