@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import asyncpg
-import httpx
 from nats.aio.client import Client
 from pydantic import SecretStr
 
-from deploy.servers.program import free_port
 from deploy.servers.roles import ServiceDsn
 from shared.commands.base import Reply
 from shared.commands.contacts import (
@@ -30,88 +23,19 @@ from shared.commands.requester import ask
 from shared.eventlog.vault import Vault
 from shared.events.alerts import Method
 from shared.ids import new_id
+from tests.support.service_process import RunningService
 
-ROOT = Path(__file__).parents[2]
 VAULT_KEY: Final = "c7" * 32
 R = TypeVar("R", bound=Reply)
 
 
-class AlertsProcess:
-    """`python -m services.alerts`, started, stopped and killed at will; `log` gathers what it writes, in all detail."""
+class AlertsProcess(RunningService):
+    """Alerts, which sends nowhere unless it is told to."""
+
+    service = "alerts"
 
     def __init__(self, nats_url: str, dsn: ServiceDsn, folder: Path, name: str = "one", **settings: str) -> None:
-        self.port = free_port()
-        self.log = folder / f"alerts-{name}.log"
-        self.env = {
-            **os.environ,
-            "TOLLBOOK_NATS_URL": nats_url,
-            "TOLLBOOK_HTTP_PORT": str(self.port),
-            "TOLLBOOK_POSTGRES_DSN": dsn.dsn,
-            "TOLLBOOK_POSTGRES_OWNER_DSN": dsn.owner_dsn,
-            "TOLLBOOK_CATALOG": str(ROOT / "deploy" / "catalog.yaml"),
-            "TOLLBOOK_VAULT_KEY": VAULT_KEY,
-            "TOLLBOOK_LOG_LEVEL": "DEBUG",
-            **settings,
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    async def start(self) -> None:
-        """Start it and wait until it is ready."""
-        self.launch()
-        assert self._process is not None
-        for _ in range(600):
-            assert self._process.poll() is None, self.log.read_text()
-            try:
-                if (await self.readiness())["ready"]:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.05)
-        raise AssertionError(self.log.read_text())
-
-    def launch(self) -> None:
-        """Start it."""
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "services.alerts"], cwd=ROOT, env=self.env, stderr=output, stdout=output
-            )
-
-    async def readiness(self) -> dict[str, Any]:
-        """The body of /readyz."""
-        return dict((await self._get("/readyz")).json())
-
-    async def metrics(self) -> str:
-        return (await self._get("/metrics")).text
-
-    async def _get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
-
-    def run(self, option: str) -> subprocess.CompletedProcess[bytes]:
-        """`python -m services.alerts <option>` to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "services.alerts", option],
-            cwd=ROOT,
-            env=self.env,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-
-    def stop(self) -> int:
-        """SIGTERM; its exit code."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(20)
-        self._process = None
-        return code
-
-    def kill(self) -> None:
-        """kill -9, if it runs."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
+        super().__init__(nats_url, dsn, folder, name, **{"TOLLBOOK_VAULT_KEY": VAULT_KEY, **settings})
 
 
 class Asker:

@@ -82,7 +82,7 @@ def make_metering(nats_url: str, dsn: ServiceDsn) -> Service:
 
 
 def make_alerts(nats_url: str, dsn: ServiceDsn) -> Service:
-    """The real alerts. Without channels: what is to be sent waits."""
+    """The real alerts, which has no channels: nothing leaves it."""
     settings = alerts.SETTINGS.model_validate(
         {
             "nats_url": nats_url,

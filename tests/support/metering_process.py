@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import asyncpg
-import httpx
 import msgspec
 from nats.aio.client import Client
 
-from deploy.servers.program import free_port
 from deploy.servers.roles import ServiceDsn
 from shared.commands.metering import GetUsage, Usage
 from shared.commands.requester import ask
@@ -39,94 +33,34 @@ from shared.streams.cloudevents import cloudevent_headers
 from shared.streams.declare import ensure_stream, log_stream
 from shared.streams.publish import Outgoing, publish_batch
 from shared.windows import to_us
+from tests.support.service_process import RunningService
 
-ROOT = Path(__file__).parents[2]
 PARTITIONS: Final = 4
 VAULT_KEY: Final = "b6" * 32
 LOOK_S: Final = 0.05
 T = TypeVar("T")
 
 
-class MeteringProcess:
-    """`python -m services.metering`, started, stopped and killed at will; `log` gathers what it writes."""
+class MeteringProcess(RunningService):
+    """A worker of metering; `name` is its name among them."""
+
+    service = "metering"
 
     def __init__(self, nats_url: str, dsn: ServiceDsn, folder: Path, name: str = "one", **settings: str) -> None:
-        self.port = free_port()
-        self.log = folder / f"metering-{name}.log"
-        self.env = {
-            **os.environ,
-            "TOLLBOOK_NATS_URL": nats_url,
-            "TOLLBOOK_HTTP_PORT": str(self.port),
-            "TOLLBOOK_POSTGRES_DSN": dsn.dsn,
-            "TOLLBOOK_POSTGRES_OWNER_DSN": dsn.owner_dsn,
-            "TOLLBOOK_CATALOG": str(ROOT / "deploy" / "catalog.yaml"),
-            "TOLLBOOK_PARTITIONS": str(PARTITIONS),
-            "TOLLBOOK_VAULT_KEY": VAULT_KEY,
-            "TOLLBOOK_WORKER": name,
-            **settings,
-        }
-        self._process: subprocess.Popen[bytes] | None = None
+        told = {"TOLLBOOK_PARTITIONS": str(PARTITIONS), "TOLLBOOK_VAULT_KEY": VAULT_KEY, "TOLLBOOK_WORKER": name}
+        super().__init__(nats_url, dsn, folder, name, **{**told, "TOLLBOOK_LOG_LEVEL": "INFO", **settings})
 
-    async def start(self) -> None:
-        """Start it and wait until it is ready and follows something."""
-        self.launch()
-        await eventually(self._ready, True, lambda: self.log.read_text())
-
-    def launch(self) -> None:
-        """Start it."""
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "services.metering"], cwd=ROOT, env=self.env, stderr=output, stdout=output
-            )
-
-    async def _ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log.read_text()
-        try:
-            return bool((await self.readiness())["ready"]) and bool(await self.follows())
-        except httpx.TransportError:
-            return False
-
-    async def readiness(self) -> dict[str, Any]:
-        """The body of /readyz."""
-        return dict((await self._get("/readyz")).json())
-
-    async def metrics(self) -> str:
-        return (await self._get("/metrics")).text
+    def is_up(self, readiness: dict[str, Any]) -> bool:
+        """It is ready, and follows something."""
+        return super().is_up(readiness) and bool(_followed(readiness))
 
     async def follows(self) -> set[str]:
         """The subjects of USAGE that this worker counts."""
-        return {label.removeprefix("USAGE ") for label in (await self.readiness())["parts"]["usage"]["lag"]}
+        return _followed(await self.readiness())
 
-    async def _get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
 
-    def run(self, option: str) -> subprocess.CompletedProcess[bytes]:
-        """`python -m services.metering <option>` to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "services.metering", option],
-            cwd=ROOT,
-            env=self.env,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-
-    def stop(self) -> int:
-        """SIGTERM; its exit code."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(20)
-        self._process = None
-        return code
-
-    def kill(self) -> None:
-        """kill -9, if it runs."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
+def _followed(readiness: dict[str, Any]) -> set[str]:
+    return {label.removeprefix("USAGE ") for label in readiness["parts"]["usage"]["lag"]}
 
 
 class LogFeed:

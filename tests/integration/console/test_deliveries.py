@@ -32,8 +32,8 @@ async def test_a_test_message_is_among_the_contacts_deliveries(alerted: Alerted)
     assert (test["delivery_id"], test["kind"], test["client_id"]) == (sent.json()["delivery_id"], "test", None)
     assert (test["contact_id"], test["contact_name"], test["contact_removed"]) == (contact_id, "Kim", False)
     assert (code["kind"], code["method"]) == ("verification", "email")
-    [only] = await deliveries(alerted, f"{path}/deliveries?kind=test")
-    assert only["delivery_id"] == test["delivery_id"]
+    only = await deliveries(alerted, f"{path}/deliveries?kind=test")
+    assert [one["delivery_id"] for one in only] == [test["delivery_id"]], "its state may have changed meanwhile"
     assert await deliveries(alerted, f"/v1/contacts/{unverified}/deliveries") == []
 
     assert (await alerted.api.delete(path)).status_code == 204

@@ -116,4 +116,4 @@ async def test_no_secret_is_logged(customer: Customer, registry: RegistryProcess
     written = registry.log.read_text()
     for secret in (issued.client_secret, registry.env["TOLLBOOK_PEPPER"], registry.env["TOLLBOOK_VAULT_KEY"]):
         assert secret not in written
-    assert registry.env["TOLLBOOK_PEPPER"] not in registry.run("--check")
+    assert registry.env["TOLLBOOK_PEPPER"] not in registry.printed("--check")

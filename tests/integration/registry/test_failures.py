@@ -30,8 +30,9 @@ from tests.support.servers import PostgresDatabase, PostgresProcess
 )
 def test_a_setting_that_cannot_be_used_is_one_clear_line(setting: str, value: str, says: str, tmp_path: Path) -> None:
     dsn = ServiceDsn("postgresql://owner@127.0.0.1:1/none", "postgresql://registry@127.0.0.1:1/none")
-    code, written = RegistryProcess("nats://127.0.0.1:1", dsn, tmp_path, **{setting: value}).run_to_its_end()
-    assert code == 2
+    done = RegistryProcess("nats://127.0.0.1:1", dsn, tmp_path, **{setting: value}).run()
+    written = (done.stdout + done.stderr).decode()
+    assert done.returncode == 2
     assert says in written
     assert len(written.strip().splitlines()) == 1
     assert "abcd1234" not in written

@@ -245,7 +245,7 @@ async def test_the_read_tables_are_built_again_from_the_log(
         before = await tables()
         await connection.execute("UPDATE app SET name = 'broken'; DELETE FROM secret")
         assert await tables() != before
-        assert "events" in registry.run("--rebuild")
+        assert "events" in registry.printed("--rebuild")
         assert await tables() == before
     finally:
         await connection.close()
@@ -255,7 +255,7 @@ async def test_a_log_that_somebody_changed_does_not_verify(
     customer: Customer, registry: RegistryProcess, postgres: PostgresDatabase
 ) -> None:
     await customer.register()
-    assert "every one as it was written" in registry.run("--verify")
+    assert "every one as it was written" in registry.printed("--verify")
     forger = await asyncpg.connect(postgres.owner_dsn)
     try:
         await forger.execute(
@@ -265,7 +265,7 @@ async def test_a_log_that_somebody_changed_does_not_verify(
     finally:
         await forger.close()
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        registry.run("--verify")
+        registry.printed("--verify")
     assert (failed.value.returncode, b"position 2 is not the one that was written" in failed.value.stderr) == (1, True)
 
 
@@ -301,7 +301,7 @@ async def test_a_service_that_a_review_activated_is_live(
         await EventLog(CODEC, SystemClock()).append(connection, f"app/{issued.client_id}", 1, [activated])
     finally:
         await connection.close()
-    registry.run("--rebuild")
+    registry.printed("--rebuild")
     shown = await customer.ask(GetApp, AppView, client_id=issued.client_id)
     assert [(selected.service, selected.tier) for selected in shown.services] == [
         ("csr", "live"),
