@@ -21,6 +21,7 @@ from services.alerts.delivery_queries import dashboard_keys, dashboard_values
 from services.alerts.following import registry_consumer
 from services.alerts.links import Links
 from services.alerts.projection import TABLES, project
+from services.alerts.rebuild import follow_again
 from services.alerts.rendering import Renderer
 from services.alerts.rule_handlers import RuleHandlers
 from services.alerts.serving import Started
@@ -41,7 +42,7 @@ from shared.postgres import open_pool
 from shared.readiness import Readiness
 from shared.service import Service
 from shared.settings import CatalogSettings, DatabaseSettings, Port
-from shared.streams.consumer import Source
+from shared.streams.checkpoints import Source
 from shared.streams.kv import KvProjection
 from shared.streams.relay import Relay
 
@@ -147,11 +148,14 @@ def build(settings: AlertsSettings) -> Service:
 
 
 async def rebuild(settings: AlertsSettings) -> str:
-    """Empty the read tables and project them again from the log, in one transaction. Nothing is sent by it."""
+    """Empty the read tables and project them again from the log, in one transaction; then what is made of others' streams.
+    Nothing is sent by it."""
     assert settings.postgres_owner_dsn is not None, "checked by shared.main"
     owner_dsn = settings.postgres_owner_dsn.get_secret_value()
     projected = await rebuild_tables(owner_dsn, SERVICE, EventLog(CODEC, SystemClock()), project, TABLES)
-    return f"{', '.join(TABLES)} built again from {projected} events"
+    seed = None if settings.nats_seed is None else settings.nats_seed.get_secret_value()
+    followed = await follow_again(owner_dsn, settings.nats_url, seed)
+    return f"{', '.join(TABLES)} built again from {projected} events; {followed}"
 
 
 PROGRAM: Final = Program(SERVICE, AlertsSettings, build, MIGRATIONS, rebuild, CODEC)

@@ -53,7 +53,8 @@ from shared.postgres import Pool, open_pool
 from shared.readiness import Readiness
 from shared.service import Service
 from shared.settings import CatalogSettings, DatabaseSettings, Port
-from shared.streams.consumer import Consumer, Source
+from shared.streams.checkpoints import Source
+from shared.streams.consumer import Consumer
 from shared.streams.declare import DEADLETTER
 from shared.streams.kv import KvProjection
 from shared.streams.relay import Relay

@@ -15,7 +15,8 @@ from shared.eventlog.changes import Change, apply
 from shared.events.alerts import STREAM as ALERTS
 from shared.events.registry import CODEC
 from shared.postgres import Connection, Pool
-from shared.streams.consumer import Consumer, Poison, Source
+from shared.streams.checkpoints import Source
+from shared.streams.consumer import Consumer, Poison
 from shared.streams.facts import Unreadable, decode
 from shared.streams.jetstream import Connected
 from shared.streams.message import Message

@@ -14,7 +14,8 @@ from services.metering.streams import LETTERS_CONSUMER
 from shared.clock import Clock
 from shared.postgres import Pool
 from shared.service import Service
-from shared.streams.consumer import Consumer, Source
+from shared.streams.checkpoints import Source
+from shared.streams.consumer import Consumer
 from shared.streams.declare import DEADLETTER
 
 BATCH_MAX: Final = 500

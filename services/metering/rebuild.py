@@ -3,9 +3,7 @@ do not."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import asyncpg
 from nats.aio.client import Client
@@ -16,30 +14,17 @@ from services.metering.following import RULES as RULES_SOURCE
 from services.metering.retention import Policy
 from services.metering.streams import LETTERS_CONSUMER, USAGE_CONSUMER
 from shared.commands.metering import SERVICE
-from shared.errors import Conflict, Unavailable
+from shared.errors import Conflict
 from shared.events.alerts import STREAM as ALERTS
 from shared.events.registry import STREAM as REGISTRY
 from shared.events.usage import STREAM as USAGE
 from shared.postgres import Connection
-from shared.streams.buffer import Buffer
-from shared.streams.consumer import Poison, Source
+from shared.streams.checkpoints import Source
 from shared.streams.declare import DEADLETTER, StreamState, stream_state
-from shared.streams.jetstream import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND, ApiError, api, stored_message
-from shared.streams.message import Message, message_hash
-from shared.streams.pull import Puller
+from shared.streams.jetstream import MESSAGE_NOT_FOUND, ApiError, api
+from shared.streams.rereading import Facts, connected, end_of, has_changed, read_again
 
 TIMEOUT_S: Final = 10.0
-BATCH_MAX: Final = 1_000
-BUFFER_BYTES: Final = 16 * 1024 * 1024
-
-
-class Facts(NamedTuple):
-    """Rows that are made of another service's stream: by which consumer, and how they are removed and made."""
-
-    consumer: str
-    source: Source
-    forget: str
-    follow: Callable[[Connection, Sequence[Message]], Awaitable[None]]
 
 
 APPLICATIONS: Final = Facts(REGISTRY_CONSUMER, Source(REGISTRY), "TRUNCATE app, account", follow_registry)
@@ -51,10 +36,6 @@ RULES: Final = Facts(ALERTS_CONSUMER, RULES_SOURCE, "DELETE FROM rung_asked", fo
 # Grants wait before they hold anything: they read and write what is locked after this, in another order.
 _HOLD_GRANTS: Final = "SELECT pg_advisory_xact_lock(hashtextextended('tollbook quota ' || current_schema(), 0))"
 _FORGET_CHECKPOINTS: Final = "DELETE FROM checkpoint WHERE consumer = $1"
-_HAVE_READ: Final = """
-    INSERT INTO checkpoint (consumer, stream, subject, sequence, hash) VALUES ($1, $2, $3, $4, $5)
-    ON CONFLICT (consumer, stream, subject) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash
-"""
 # What the policy keeps by now is counted again, whatever it was when the rows were dropped.
 _KEEP: Final = """
     UPDATE kept SET since = (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(
@@ -78,7 +59,6 @@ _FORGET_COUNTS: Final = """
 _FORGET_LETTERS: Final = "TRUNCATE dead_letter"
 _FORGET_TOLD: Final = "UPDATE progress SET told = 0"
 _FORGET_LEASES: Final = "UPDATE lease SET worker = NULL, expires_at = NULL"
-_READ_UP_TO: Final = "SELECT sequence, hash FROM checkpoint WHERE consumer = $1 AND stream = $2"
 
 
 async def count_again(owner_dsn: str, nats_url: str, nats_seed: str | None, policy: Policy) -> str:
@@ -91,8 +71,7 @@ async def count_again(owner_dsn: str, nats_url: str, nats_seed: str | None, poli
     Raises Conflict when USAGE does not begin with its first message any more. If REGISTRY or ALERTS has another history, these
     are read again even so, and the counts stay.
     """
-    nc = await _connect(nats_url, nats_seed)
-    try:
+    async with connected(SERVICE, nats_url, nats_seed) as nc:
         connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(dsn=owner_dsn, timeout=TIMEOUT_S)
         try:
             await connection.execute(f"SET search_path = {SERVICE}; SET lock_timeout = '60s'")
@@ -100,20 +79,18 @@ async def count_again(owner_dsn: str, nats_url: str, nats_seed: str | None, poli
                 return await _rebuild(connection, nc, policy)
         finally:
             await connection.close(timeout=TIMEOUT_S)
-    finally:
-        await nc.close()
 
 
 async def _rebuild(connection: Connection, nc: Client, policy: Policy) -> str:
     usage = await stream_state(nc, USAGE)
-    changed = await _changed(connection, nc, APPLICATIONS)
+    changed = await has_changed(connection, nc, APPLICATIONS.consumer, APPLICATIONS.source)
     whole = usage is not None and usage.whole and usage.first <= 1
-    if not whole and not changed and not await _changed(connection, nc, RULES):
+    if not whole and not changed and not await has_changed(connection, nc, RULES.consumer, RULES.source):
         raise _cannot_count(usage)
     if whole:
         await connection.execute(_FORGET_CHECKPOINTS, USAGE_CONSUMER)
     await connection.execute(_HOLD_GRANTS)
-    events = await _read_registry(connection, nc)
+    events = await read_again(connection, nc, APPLICATIONS, await end_of(nc, REGISTRY, "the registry"))
     rules = await _read_rules(connection, nc)
     if whole:
         await connection.execute(_FORGET_COUNTS)
@@ -139,56 +116,13 @@ async def _forget_letters(connection: Connection, nc: Client) -> None:
         await connection.execute(_FORGET_LETTERS)
 
 
-async def _read_again(connection: Connection, nc: Client, facts: Facts, end: int) -> int:
-    """The rows of `facts` as their stream has them now, up to message `end`; returns how many of its events. Raises Conflict."""
-    source = facts.source
-    key = facts.consumer, source.stream, source.subject or ""
-    await connection.execute(_HAVE_READ, *key, 0, b"")  # waits for a worker that moves it, and keeps it
-    await connection.execute(facts.forget)
-    buffer = Buffer(BATCH_MAX, BUFFER_BYTES)
-    subjects = () if source.subject is None else (source.subject,)
-    puller = Puller(lambda: nc, source.stream, subjects=subjects, after=0, buffer=buffer, name="metering-rebuild")
-    pulling = asyncio.create_task(puller.run())
-    last: Message | None = None
-    events = 0
-    try:
-        while (last.sequence if last else 0) < end:
-            async with asyncio.timeout(TIMEOUT_S):
-                messages = [held.message for held in await buffer.take(BATCH_MAX)]
-            await facts.follow(connection, messages)
-            last = messages[-1]
-            events += len(messages)
-    except TimeoutError:
-        raise Unavailable(f"{source.stream} does not come: {puller.trouble or 'no message within 10 s'}") from None
-    except Poison as poison:
-        raise Conflict(str(poison)) from poison
-    finally:
-        pulling.cancel()
-        await asyncio.gather(pulling, return_exceptions=True)
-    if last is not None:
-        await connection.execute(_HAVE_READ, *key, last.sequence, last.hash)
-    return events
-
-
-async def _read_registry(connection: Connection, nc: Client) -> int:
-    """Applications and accounts as REGISTRY has them now; from how many events. Raises Conflict."""
-    state = await stream_state(nc, REGISTRY)
-    if state is None or not state.whole:
-        raise Conflict(
-            "REGISTRY is not whole: start the registry, which writes it again from its log, and wait until it is ready."
-        )
-    return await _read_again(connection, nc, APPLICATIONS, state.last)
-
-
 async def _read_rules(connection: Connection, nc: Client) -> int:
     """What customers ask to be told of as ALERTS has it now; from how many events. What was read stays while there is no such
     stream: alerts is not deployed, or has still to write it again. Raises Conflict."""
-    state = await stream_state(nc, ALERTS)
-    if state is None:
+    if await stream_state(nc, ALERTS) is None:
         return 0
-    if not state.whole:
-        raise Conflict("ALERTS is not whole: start alerts, which writes it again from its log, and wait until it is ready.")
-    return await _read_again(connection, nc, RULES, await _last_rule(nc))
+    await end_of(nc, ALERTS, "alerts")
+    return await read_again(connection, nc, RULES, await _last_rule(nc))
 
 
 async def _last_rule(nc: Client) -> int:
@@ -202,25 +136,6 @@ async def _last_rule(nc: Client) -> int:
     return int(answer["message"]["seq"])
 
 
-async def _changed(connection: Connection, nc: Client, facts: Facts) -> bool:
-    """Whether the stream does not hold, or no longer, what was read from it. One that need not exist may be missing."""
-    stream = facts.source.stream
-    read_up_to = await connection.fetchrow(_READ_UP_TO, facts.consumer, stream)
-    if read_up_to is None or read_up_to["sequence"] == 0:
-        return False
-    try:
-        answer = await api(nc, f"STREAM.MSG.GET.{stream}", {"seq": read_up_to["sequence"]})
-    except ApiError as error:
-        if error.err_code == STREAM_NOT_FOUND:
-            return not facts.source.optional
-        if error.err_code == MESSAGE_NOT_FOUND:
-            return True
-        raise Unavailable(str(error)) from error
-    subject, _, headers, data = stored_message(answer)
-    found: bytes = read_up_to["hash"]
-    return message_hash(subject, headers, data) != found
-
-
 def _cannot_count(usage: StreamState | None) -> Conflict:
     if usage is None:
         return Conflict("There is no stream USAGE: every count would be lost. Restore the stream first.")
@@ -228,15 +143,3 @@ def _cannot_count(usage: StreamState | None) -> Conflict:
         f"USAGE begins at message {usage.first}: what was counted before that could not be counted again and would be lost."
         " Restore the whole stream first."
     )
-
-
-async def _connect(url: str, seed: str | None) -> Client:
-    client = Client()
-    await client.connect(
-        servers=url.split(","),
-        nkeys_seed_str=seed,
-        connect_timeout=int(TIMEOUT_S),
-        allow_reconnect=False,
-        inbox_prefix=f"_INBOX_{SERVICE}".encode(),
-    )
-    return client

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
 from shared.streams.buffer import Buffer, Filler, Held
+from shared.streams.checkpoints import Move, Point, Source, move_points, read_point
 from shared.streams.jetstream import MESSAGE_NOT_FOUND, ApiError, Connected, api
 from shared.streams.message import Message
 from shared.streams.passing import may_pass
@@ -24,34 +25,6 @@ BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 ACQUIRE_S: Final = 10.0
 CANCEL_S: Final = 0.5
-
-_FIRST: Final = """
-    INSERT INTO checkpoint (consumer, stream, subject, sequence, hash) VALUES ($1, $2, $3, 0, '')
-    ON CONFLICT (consumer, stream, subject) DO NOTHING
-"""
-_READ: Final = "SELECT sequence, hash FROM checkpoint WHERE consumer = $1 AND stream = $2 AND subject = $3"
-_MOVE: Final = """
-    UPDATE checkpoint AS c SET sequence = m.sequence, hash = m.hash
-    FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bytea[]) AS m(stream, subject, expected, sequence, hash)
-    WHERE c.consumer = $1 AND c.stream = m.stream AND c.subject = m.subject AND c.sequence = m.expected
-"""
-
-
-class Source(NamedTuple):
-    """A stream, or the part of it under one subject filter. Sources of one consumer must not overlap.
-
-    `optional`: whose stream it is may not be deployed, or not yet. Until there is such a stream, the consumer is ready without
-    it; from its first message on it has to be there.
-    """
-
-    stream: str
-    subject: str | None = None
-    optional: bool = False
-
-    @property
-    def label(self) -> str:
-        return self.stream if self.subject is None else f"{self.stream} {self.subject}"
-
 
 Handle = Callable[[Connection, Sequence[Message]], Awaitable[None]]
 """Writes what the messages cause, on the connection, in its open transaction. May run again with the same messages."""
@@ -79,7 +52,7 @@ class _Following:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.checkpoint = -1
+        self.at = Point(-1, b"")
         self.trouble = "not started yet"
         self.fenced = 0
         self.puller: Puller | None = None
@@ -88,7 +61,7 @@ class _Following:
     @property
     def awaited(self) -> bool:
         """Whether it waits for a stream that may come or not: nothing was ever read of it."""
-        return self.source.optional and self.checkpoint == 0 and self.puller is not None and self.puller.missing
+        return self.source.optional and self.at.sequence == 0 and self.puller is not None and self.puller.missing
 
 
 class Consumer:
@@ -172,12 +145,18 @@ class Consumer:
         following.puller = following.task = None
 
     async def _follow(self, following: _Following) -> None:
-        """Read the checkpoint, then pull from there until cancelled."""
+        """Read the checkpoint and pull from there, until cancelled; anew when the stream is another and somebody has moved it."""
+        while True:
+            puller = await self._begin(following)
+            await puller.run()
+            self._by_puller.pop(puller, None)
+
+    async def _begin(self, following: _Following) -> Puller:
         source = following.source
         backoff_s = BACKOFF_MIN_S
         while True:
             try:
-                sequence, hash_ = await self._read_checkpoint(source)
+                at = await self._read_checkpoint(source)
                 break
             except Exception as error:
                 if not may_pass(error):
@@ -185,31 +164,35 @@ class Consumer:
                 following.trouble = f"the checkpoint of {source.label} cannot be read: {type(error).__name__}"
                 backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
                 await asyncio.sleep(backoff_s)
-        following.checkpoint = sequence
+        following.at = at
         puller = Puller(
             self._nc,
             source.stream,
             subjects=() if source.subject is None else (source.subject,),
-            after=sequence,
-            after_hash=hash_,
+            after=at.sequence,
+            after_hash=at.hash,
             buffer=self._buffer,
             name=self.name,
+            overtaken=lambda: self._is_moved(following),
         )
         following.puller = puller
         following.trouble = ""
         self._by_puller[puller] = following
         await self._tell_moved()
-        await puller.run()
+        return puller
 
-    async def _read_checkpoint(self, source: Source) -> tuple[int, bytes]:
-        key = (self.name, source.stream, source.subject or "")
+    async def _is_moved(self, following: _Following) -> bool:
+        """Whether somebody has moved the checkpoint: a rebuild puts it where the stream is now."""
+        try:
+            return await self._read_checkpoint(following.source) != following.at
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            return False
+
+    async def _read_checkpoint(self, source: Source) -> Point:
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
-            row = await connection.fetchrow(_READ, *key)
-            if row is None:
-                await connection.execute(_FIRST, *key)
-                row = await connection.fetchrow(_READ, *key)
-        assert row is not None, "it was just inserted"
-        return row["sequence"], row["hash"]
+            return await read_point(connection, self.name, source)
 
     # -- batches
 
@@ -291,26 +274,21 @@ class Consumer:
         last: dict[_Following, Message] = {}
         for one in batch:
             last[self._by_puller[one.filler]] = one.message
-        moves = sorted(last.items(), key=lambda move: (move[0].source.stream, move[0].source.subject or ""))
+        moves = [
+            Move(following.source, following.at.sequence, Point(message.sequence, message.hash))
+            for following, message in last.items()
+        ]
+        moves.sort(key=lambda move: (move.source.stream, move.source.subject or ""))
         self._in_hand = batch
         try:
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
-                moved = await connection.execute(
-                    _MOVE,
-                    self.name,
-                    [following.source.stream for following, _ in moves],
-                    [following.source.subject or "" for following, _ in moves],
-                    [following.checkpoint for following, _ in moves],
-                    [message.sequence for _, message in moves],
-                    [message.hash for _, message in moves],
-                )
-                if moved != f"UPDATE {len(moves)}":
+                if not await move_points(connection, self.name, moves):
                     raise Fenced("another worker has moved a checkpoint; reading the checkpoints again")
                 await self._handle(connection, [one.message for one in batch])
         finally:
             self._in_hand = ()
-        for following, message in moves:
-            following.checkpoint = message.sequence
+        for following, message in last.items():
+            following.at = Point(message.sequence, message.hash)
             following.fenced = 0
         self._trouble = ""
         self.committed_at = self._clock.monotonic()
@@ -373,7 +351,7 @@ class Consumer:
 
     def _reached(self, source: Source, target: int) -> bool:
         following = self._sources.get(source)
-        return following is None or following.checkpoint >= target
+        return following is None or following.at.sequence >= target
 
     async def _last_concerned(self, source: Source, sequence: int) -> int:
         """Under a subject filter the checkpoint may never reach `sequence`: the last message of the filter is as good."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -62,7 +63,8 @@ class Puller:
 
     `after_hash` is the hash of the message at `after`: when the stream holds another one there, or ends before it, or has lost
     what comes next, nothing more is pulled and `trouble` says what is wrong and what to do; it is looked at again until it is
-    mended. `missing`: the stream is not there. `run` never returns by itself. `name` is for logs and the server's list of
+    mended. `missing`: the stream is not there. `run` returns by itself only when the stream is another one and `overtaken` says
+    that somebody has decided meanwhile where to go on. `name` is for logs and the server's list of
     consumers: letters, digits, `-` and `_`.
     """
 
@@ -76,6 +78,7 @@ class Puller:
         buffer: Buffer,
         name: str,
         after_hash: bytes = b"",
+        overtaken: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.stream = stream
         self.subjects = subjects
@@ -87,6 +90,7 @@ class Puller:
         self.pending = 0
         self._nc = nc
         self._after_hash = after_hash
+        self._overtaken = overtaken
         self._last_message: Message | None = None
         self._life: _Life | None = None
 
@@ -120,7 +124,7 @@ class Puller:
         self.buffer.put(self, message)
 
     async def run(self) -> None:
-        """Follow the stream until cancelled."""
+        """Follow the stream until cancelled, or overtaken."""
         self.buffer.open(self)
         backoff_s = BACKOFF_MIN_S
         try:
@@ -138,6 +142,8 @@ class Puller:
                     if self.trouble != str(refusal):
                         log.error("%s: %s", self.name, refusal)  # noqa: TRY400 - the words say it all
                     self.trouble = str(refusal)
+                    if self._overtaken is not None and await self._overtaken():
+                        return
                 except Exception as error:
                     self.trouble = f"{self.stream}: {error or type(error).__name__}"
                     if not isinstance(error, (TollbookError, ApiError, *NATS_FAILURES)):

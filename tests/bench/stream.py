@@ -13,7 +13,7 @@ from shared.clock import SystemClock
 from shared.events.registry import CODEC
 from shared.events.registry import STREAM as REGISTRY
 from shared.postgres import Pool, open_pool
-from shared.streams.consumer import Source
+from shared.streams.checkpoints import Source
 from shared.streams.headers import read_headers_quickly
 from tests.bench.examples import issue, lives, opened, publish_registry
 from tests.bench.measure import Aim, Row, interleaved, row, said

@@ -175,6 +175,8 @@ async def test_a_database_from_an_older_backup_is_refused_until_it_is_replaced_o
     stack.begin()
     await says(stack, "metering", "--rebuild")
     assert "read again" in await rebuilds.rebuild(stack.home, "metering")
+    await says(stack, "alerts", "--rebuild")
+    assert "read again" in await rebuilds.rebuild(stack.home, "alerts")
     await asyncio.to_thread(stack.wait)
     await whole(stack)
     async with Customer(stack) as owner:

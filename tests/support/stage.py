@@ -11,7 +11,8 @@ from nats.aio.client import Client
 
 from shared.clock import SystemClock
 from shared.postgres import Connection, Pool
-from shared.streams.consumer import Consumer, Handle, Source
+from shared.streams.checkpoints import Source
+from shared.streams.consumer import Consumer, Handle
 from shared.streams.message import Message
 from shared.streams.publish import Outgoing, publish_batch
 from tests.support.crashes import Tripwire, TripwireClient, TripwirePool, until

@@ -30,7 +30,8 @@ from shared.events.alerts import (
     Reviewed,
 )
 from shared.events.metering import STREAM as METERING
-from shared.streams.consumer import Consumer, Source
+from shared.streams.checkpoints import Source
+from shared.streams.consumer import Consumer
 from shared.streams.message import Message
 from tests.support.alerting import APP, Alerts, crossing, exhausted, messages
 from tests.support.alerts_process import AlertsProcess

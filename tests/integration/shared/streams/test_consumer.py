@@ -9,7 +9,8 @@ import pytest
 
 from shared.errors import Unavailable
 from shared.postgres import Connection, Pool
-from shared.streams.consumer import Poison, Source
+from shared.streams.checkpoints import Source
+from shared.streams.consumer import Poison
 from shared.streams.declare import delete_stream, ensure_stream, log_stream, usage_stream
 from shared.streams.jetstream import api
 from shared.streams.message import Message
