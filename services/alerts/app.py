@@ -85,6 +85,11 @@ class _Running(Protocol):
     def readiness(self) -> Readiness: ...
 
 
+def _channels() -> list[ChannelDoc]:
+    where = "In the stream ALERTS, where message N is event N of the log."
+    return [ChannelDoc(message.name, f"alerts.events.{message.name}", "send", (message,), where) for message in event_docs(CODEC)]
+
+
 def build(settings: AlertsSettings) -> Service:
     """The service, ready to run. Raises ValueError, in plain words, for a file or key that cannot be used."""
     clock = SystemClock()
@@ -97,16 +102,7 @@ def build(settings: AlertsSettings) -> Service:
     for handlers in answering:
         handlers.subscribe(service.broker)
     service.readiness("commands", answering[0].readiness)
-    service.document.channels += [
-        ChannelDoc(
-            message.name,
-            f"alerts.events.{message.name}",
-            "send",
-            (message,),
-            "In the stream ALERTS, where message N is event N of the log.",
-        )
-        for message in event_docs(CODEC)
-    ]
+    service.document.channels += _channels()
 
     async def start() -> None:
         pool = await open_pool(settings.postgres_dsn.get_secret_value(), SERVICE, settings.postgres_pool_max)
@@ -135,10 +131,17 @@ def build(settings: AlertsSettings) -> Service:
         await metering.add(Source(METERING))
         await review.add(Source(REVIEW, optional=True))
         running: dict[str, _Running] = {"relay": relay, "registry": registry, "metering": metering, "review": review}
-        running |= {"dashboards": dashboards, "delivery": worker}
+        running["dashboards"] = dashboards
         for name, part in running.items():
             service.background(name, part.run)
             service.readiness(name, part.readiness)
+
+        async def deliver() -> None:
+            await relay.looked.wait()  # nothing could be recorded before
+            await worker.run()
+
+        service.background("delivery", deliver)
+        service.readiness("delivery", worker.readiness)
         started = Started(pool, Transactor(pool, log, vault, project, clock, committed), vault)
         for handlers in answering:
             handlers.start(started)

@@ -43,7 +43,8 @@ class Relay:
 
     Each batch carries Nats-Expected-Last-Sequence = the position before its first event, so that of any number of relays, retries
     and zombies just one gets a batch in. A stream that is missing or emptied is made again and written from position 1. A
-    stream that says something else than the log is never touched: `readiness` says what happened and what to do.
+    stream that says something else than the log is never touched: `readiness` says what happened and what to do. `looked`
+    is set once it has compared the two: before that, `guard` has nothing done.
     """
 
     def __init__(self, service: str, pool: Pool, log: EventLog[Any], nc: Connected, replicas: int, clock: Clock) -> None:
@@ -60,7 +61,7 @@ class Relay:
         self._rounds = Rounds(f"relay of {self.stream}", self._look_and_follow, every_s=0)
         self._reconnects = -1
         self._checked_at = 0.0
-        self._looked = False
+        self.looked = asyncio.Event()
         self._differs = ""
 
     def wake(self) -> None:
@@ -75,7 +76,7 @@ class Relay:
         """Raise Unavailable if nothing may be decided on a log that ends at `head`, for it would be lost with that log."""
         if self._differs:
             raise Unavailable(f"Nothing was done. {self._differs}")
-        if not self._looked:
+        if not self.looked.is_set():
             raise Unavailable(f"Nothing was done: {self.service} has just started and not yet looked at {self.stream}. {AGAIN}")
         if head.position < self.relayed:
             raise Unavailable(f"Nothing was done: the log ends at {head.position}, but had reached {self.relayed}. {AGAIN}")
@@ -169,10 +170,11 @@ class Relay:
             if not state.whole:
                 state = await self._begin_anew(connection, head)
             await self._compare(connection, state.last)
-        lost_its_end = state.last < (self.relayed if self._looked else head.position)
+        lost_its_end = state.last < (self.relayed if self.looked.is_set() else head.position)
         if state.due > head.position or (lost_its_end and state.due < head.position):
             await set_due(nc, self.stream, head.position)  # so that nobody takes the present end for the log's
-        self._looked, self._differs = True, ""
+        self._differs = ""
+        self.looked.set()
         return state.last
 
     def _ahead(self, state: StreamState, head: Head) -> HistoryDiffers:
