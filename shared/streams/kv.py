@@ -108,7 +108,10 @@ class KvProjection:
 
     async def _round(self) -> float | None:
         began = self._clock.monotonic()
-        if not await self.write_dirty():
+        wrote = await self.write_dirty()
+        # Not everybody who marks a key wakes this: while there is something to write, it looks again when its turn comes.
+        self._rounds.every_s = 0.0 if wrote else self._interval_s
+        if not wrote:
             return None
         # From one beginning to the next, so that a write is not waited for twice.
         took_s = self._clock.monotonic() - began
