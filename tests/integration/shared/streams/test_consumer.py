@@ -137,10 +137,14 @@ async def test_a_zombie_writes_nothing(stage: Stage) -> None:
 
 
 async def test_a_source_that_is_removed_commits_nothing_more(stage: Stage) -> None:
-    consumer, _ = await stage.consumer(FIRST, SECOND, batch_max=5)
+    async def slow(connection: Connection, batch: Sequence[Message]) -> None:
+        await asyncio.sleep(0.01)  # so that there is something left to remove
+        await see(connection, batch)
+
     for _ in range(20):
         await stage.publish(50, "usage.records.1")
     await stage.publish(50, "usage.records.2")
+    consumer, _ = await stage.consumer(FIRST, SECOND, handle=slow, batch_max=5)
     await until(lambda: stage.nc.is_connected and consumer.committed_at is not None, "a first batch")
     await consumer.remove(FIRST)
     then = len((await stage.seen())["usage.records.1"])
