@@ -9,7 +9,6 @@ head, on the rows of one snapshot, which say what was told. docs/decisions/0013 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -26,8 +25,6 @@ from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
 from shared.rounds import Rounds
 from shared.windows import EPOCH
-
-log = logging.getLogger(__name__)
 
 MARKS_MAX: Final = 1_000
 """Windows in one look, at most."""

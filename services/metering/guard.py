@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -11,8 +10,6 @@ from services.metering.queries import counted_up_to
 from shared.postgres import Pool
 from shared.readiness import Readiness
 from shared.rounds import Rounds
-
-log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.25
 ACQUIRE_S: Final = 2.0

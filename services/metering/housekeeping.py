@@ -3,7 +3,6 @@ ones, and forgetting what is too old to be repeated."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,8 +18,6 @@ from shared.events.usage import CLOUDEVENTS_SUBJECT
 from shared.postgres import Connection, Pool
 from shared.rounds import Rounds
 from shared.windows import civil
-
-log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
 DAYS_S: Final = 2.0

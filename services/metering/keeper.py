@@ -12,7 +12,6 @@ yet, and none while there is no such lease.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -24,8 +23,6 @@ from shared.clock import Clock
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
 from shared.rounds import Rounds
-
-log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.25
 LEASES_MAX: Final = 2_000

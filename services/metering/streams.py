@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 from services.metering import deadletters
@@ -13,8 +12,6 @@ from shared.readiness import Readiness
 from shared.rounds import Rounds
 from shared.streams.declare import DEADLETTER, deadletter_stream, ensure_stream, usage_stream
 from shared.streams.jetstream import Connected
-
-log = logging.getLogger(__name__)
 
 USAGE_CONSUMER: Final = "metering-usage"
 LETTERS_CONSUMER: Final = "metering-deadletters"

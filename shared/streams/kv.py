@@ -3,7 +3,6 @@ a newer one, however many writers there are."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -15,8 +14,6 @@ from shared.streams.declare import ensure_stream, kv_keys, kv_stream
 from shared.streams.jetstream import Connected
 from shared.streams.marks import mark_dirty as mark_dirty
 from shared.streams.publish import Outgoing, WrongLastSequence, publish_batch, split_batches
-
-log = logging.getLogger(__name__)
 
 KEYS_MAX: Final = 500
 """Keys in one batch: few enough that a value is out some milliseconds after it was read."""
