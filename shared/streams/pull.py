@@ -42,7 +42,7 @@ INACTIVE_S: Final = 60.0
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
 REST_MESSAGES: Final = 200
-"""Asked for when nothing is there: enough for what may come before one looks again."""
+"""Asked for when hardly anything is there: enough for what may come before one looks again."""
 OVERHEAD_BYTES: Final = 64 * 1024
 _NS: Final = 1_000_000_000
 
@@ -299,11 +299,14 @@ class _Life:
             raise Ended("the server has stopped sending heartbeats")
 
     async def _ask(self) -> None:
-        """Ask for as much as fits, if that is worth a request: half of what may be had, or anything when nothing is under way."""
+        """Ask for as much as fits, if that is worth a request: half of what may be had, or anything when nothing is under way.
+
+        But never for more than there is: what a request leaves over is kept from all others until it expires.
+        """
         if self.outstanding <= 0:
             self.outstanding = self.reserved = 0
-        resting = self.puller.resting()
-        if resting and self.outstanding >= REST_MESSAGES // 2:
+        few = self.puller.pending <= REST_MESSAGES
+        if few and self.outstanding >= REST_MESSAGES // 2:
             return
         room = self.puller.buffer.room(self.puller)
         messages, bytes_ = room.messages - self.outstanding, room.bytes - self.reserved
@@ -312,8 +315,12 @@ class _Life:
         if bytes_ < self.bytes_min and (self.outstanding or self.puller.buffer.held(self.puller)):
             return
         max_bytes = max(self.bytes_min, bytes_ // 2)
-        if resting:
+        if few:
             messages, max_bytes = min(messages, REST_MESSAGES), self.bytes_min
+        else:
+            messages = min(messages, self.puller.pending - self.outstanding)
+            if messages < 1:
+                return
         request = {
             "batch": messages,
             "max_bytes": max_bytes,

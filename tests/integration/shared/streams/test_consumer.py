@@ -15,6 +15,7 @@ from shared.streams.declare import delete_stream, ensure_stream, log_stream, usa
 from shared.streams.jetstream import api
 from shared.streams.message import Message
 from shared.streams.publish import Outgoing, publish_batch
+from shared.streams.pull import OVERHEAD_BYTES
 from tests.support.crashes import Tripwire, killed, until
 from tests.support.servers import NatsProcess, connect_nats
 from tests.support.stage import FIRST, LEDGER, SECOND, SEE, Stage, ready, said, see
@@ -359,3 +360,15 @@ async def test_whatever_else_is_wrong_with_an_optional_stream_is_said(stage: Sta
     await ensure_stream(stage.nc, log_stream("ledger"))
     consumer, _ = await stage.consumer(Source("LEDGER", optional=True))
     await said(consumer, "The stream LEDGER ends at 0")
+
+
+async def test_what_a_source_has_is_asked_for_and_what_it_has_not_keeps_no_room_from_the_others(stage: Stage) -> None:
+    for number in range(5):
+        await stage.publish(1, f"usage.records.{number}")
+    sources = [Source("USAGE", f"usage.records.{number}") for number in range(5)]
+    consumer, _ = await stage.consumer(*sources)
+    await stage.settled()
+    await ready(consumer)
+    asked = [puller.asked() for puller in consumer._by_puller]
+    assert [share.messages > 0 for share in asked] == [True] * 5
+    assert max(share.bytes for share in asked) <= stage.nc.max_payload + OVERHEAD_BYTES
