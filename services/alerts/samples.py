@@ -137,7 +137,7 @@ def _digest(locale: Locale, services: Sequence[str]) -> tuple[Item, ...]:
         *(_item(locale, services, about) for about in (*_SHOWN["crossed"], _crossed(80, "monthly", limit=250_000))),
         *(
             _item(locale, services, _SHOWN[kind][0])
-            for kind in ("secret_reissued", "app_deleted", "review_decided", "service_suspended")
+            for kind in ("secret_reissued", "app_deleted", "review_decided", "service_resumed")
         ),
     )
     return (*grown, *urgent)

@@ -32,7 +32,7 @@ def files(name: str, content: Content) -> dict[str, str]:
 
 
 def written() -> dict[str, str]:
-    made, found = renderer(), {}
+    made, found = renderer(), dict[str, str]()
     for locale in LOCALES:
         for method in METHODS:
             for kind in made.kinds():
