@@ -66,13 +66,12 @@ def test_it_closes_by_the_clock_on_the_wall() -> None:
 
 
 @given(
-    st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)),
+    st.integers(0, 20 * 365 * 86_400).map(lambda seconds: datetime(2020, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)),
     st.integers(1, 30),
     st.frozensets(st.dates(date(2020, 1, 1), date(2040, 3, 1)), max_size=20),
 )
-def test_it_is_always_a_business_day_with_so_many_before(submitted: datetime, days: int, closed: frozenset[date]) -> None:
+def test_it_is_always_a_business_day_with_so_many_before(began: datetime, days: int, closed: frozenset[date]) -> None:
     calendar = Calendar(business_days=days, closed_on=closed)
-    began = submitted.replace(tzinfo=UTC)
     due = due_at(began, calendar).astimezone(SEOUL)
     assert (due.hour, due.minute) == (18, 0)
     first = began.astimezone(SEOUL).date()
