@@ -164,6 +164,11 @@ def test_the_times_are_of_the_present_revision() -> None:
     desk.edit(review_id)
     draft = seen(desk, review_id)
     assert (draft.edited_at, draft.submitted_at, draft.due_at, draft.decided_at) == (desk.now, None, None, None)
+    assert desk.of(review_id).due_at is None
+    begun_at = desk.now
+    desk.edit(review_id, task="completion")
+    assert (seen(desk, review_id).edited_at, seen(desk, review_id).revisions[-1].begun_at) == (desk.now, begun_at)
+    draft = seen(desk, review_id)
     assert draft.decision is not None
     assert draft.decision.revision == 1, "what the new revision answers is still shown"
     assert application_summary(desk.story(review_id), "speech").model_dump().items() <= draft.model_dump().items()
