@@ -23,6 +23,8 @@ SERVICE: Final = "review"
 FORM_BYTES_MAX: Final = 200_000
 """A form as JSON, at most: two of them with their schema go into one message of NATS."""
 FORM_DEPTH_MAX: Final = 8
+NUMBER_MAX: Final = 2**53
+"""Beyond this JSON's numbers are not exact everywhere."""
 CHECKLIST_MAX: Final = 100
 REASON_MAX: Final = 2_000
 TUNED_TASKS_MAX: Final = 100
@@ -43,6 +45,9 @@ State = Literal[
 """Of an application. `submitted`: it waits for a reviewer; `in_review`: one has claimed it; `superseded`: an amendment stands in
 its place; `retired`: the application behind it was deleted, or has given up the service."""
 
+RevisionOutcome = Literal["approved", "rejected", "withdrawn", "changes_requested", "retired"]
+"""What became of a revision."""
+
 TestAppStatus = Literal["test", "live", "superseded", "retired"]
 
 _LINES: Final = frozenset("\n\t")
@@ -62,8 +67,8 @@ def _text(entered: str) -> str:
 def _plain(value: JsonValue, place: tuple[str | int, ...], problems: list[InitErrorDetails]) -> JsonValue:
     """The value with its texts composed; what is wrong with any of them goes to `problems`."""
     if len(place) > FORM_DEPTH_MAX:
-        problem = PydanticCustomError("too_deep", "It is nested too deep.", {"hint": "Fill the form in as its schema says."})
-        problems.append(InitErrorDetails(type=problem, loc=place, input=None))
+        too_deep = PydanticCustomError("too_deep", "It is nested too deep.", {"hint": "Fill the form in as its schema says."})
+        problems.append(InitErrorDetails(type=too_deep, loc=place, input=None))
         return None
     if isinstance(value, str):
         try:
@@ -71,6 +76,10 @@ def _plain(value: JsonValue, place: tuple[str | int, ...], problems: list[InitEr
         except PydanticCustomError as problem:
             problems.append(InitErrorDetails(type=problem, loc=place, input=None))
             return None
+    if isinstance(value, int | float) and not abs(value) <= NUMBER_MAX:  # nor is what is no number (NaN)
+        too_large = PydanticCustomError("number", "This number is too large.", {"hint": "Give a smaller one."})
+        problems.append(InitErrorDetails(type=too_large, loc=place, input=None))
+        return None
     if isinstance(value, list):
         return [_plain(one, (*place, index), problems) for index, one in enumerate(value)]
     if isinstance(value, dict):
@@ -124,7 +133,8 @@ ItemId = Annotated[
 ]
 FormEntered = Annotated[dict[str, JsonValue], BeforeValidator(few), AfterValidator(_form)]
 """What is written on the form, by field. Whether it fits the form's schema is the service's to say."""
-ChecklistEntered = Annotated[dict[ItemId, bool], BeforeValidator(few)]
+YesOrNo = Annotated[bool, Field(strict=True)]
+ChecklistEntered = Annotated[dict[ItemId, YesOrNo], BeforeValidator(few)]
 """Yes (true) or No by item of the guide checklist."""
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=REASON_MAX), AfterValidator(_text)]
 Said = Annotated[str, StringConstraints(strip_whitespace=True, max_length=REASON_MAX), AfterValidator(_text)]
@@ -258,12 +268,16 @@ class RevisionSummary(Reply):
     revision: int
     begun_at: datetime
     submitted_at: datetime | None
-    outcome: Literal["approved", "rejected", "withdrawn", "changes_requested", "retired"] | None
+    outcome: RevisionOutcome | None
     ended_at: datetime | None
 
 
 class Happened(Reply):
-    """One step of an application's history. `by`: `applicant`, `reviewer` or `service`; never who."""
+    """One step of an application's history. `by`: `applicant`, `reviewer` or `service`; never who.
+
+    `what`: drafted, revised, submitted, withdrawn, review_started, review_released, due_soon, changes_requested, first_approval,
+    approved, rejected, superseded, suspended, suspension_lifted or retired. `note`: the reason of a suspension or its end.
+    """
 
     at: datetime
     what: str
