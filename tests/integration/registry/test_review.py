@@ -126,9 +126,9 @@ async def test_two_registries_that_are_killed_decide_each_once(
     try:
         await second.start()
         for kind in (decided, suspends):
-            flood = asyncio.create_task(review.flood([kind(client_id) for client_id in client_ids for _ in range(3)]))
-            registry.kill()
-            await flood
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(review.flood([kind(client_id) for client_id in client_ids for _ in range(3)]))
+                registry.kill()
             await registry.start()
         await up_to(schema, 120)
     finally:
