@@ -28,6 +28,7 @@ _AT_ONCE: Final = 32
 _TIME_BYTES: Final = 8
 _NEAR_BITS: Final = 16
 _UINT64: Final = 0xCF
+_NO_TEXT: Final = 0xA0
 _UINT_BYTES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, _UINT64: 8}
 _HEAD: Final = b"\x84\xa9publisher"
 _SEQ: Final = b"\xa3seq"
@@ -38,23 +39,25 @@ _raws: Final = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 class Layout(NamedTuple):
     """How a record is laid out: `fixed` are the places of the bytes that say so, `small` that of a quantity of one byte (or -1),
-    `time` that of the first of the eight bytes of `occurred_at_us`."""
+    `time` that of the first of the eight bytes of `occurred_at_us`; `leased`: it names a quota lease."""
 
     fixed: Sequence[int]
     small: int
     time: int
+    leased: bool
 
 
 class Rows:
     """`count` records of `length` bytes each, laid out alike, their times blanked; these are from `earliest_us` to `latest_us`:
-    bounds, at most 65 ms wider on each side than the times are."""
+    bounds, at most 66 ms wider on each side than the times are. `leased`: each names a quota lease, else none does."""
 
-    __slots__ = ("content", "count", "earliest_us", "latest_us", "length")
+    __slots__ = ("content", "count", "earliest_us", "latest_us", "leased", "length")
 
-    def __init__(self, content: bytearray, length: int, count: int, earliest_us: int, latest_us: int) -> None:
+    def __init__(self, content: bytearray, length: int, count: int, leased: bool, earliest_us: int, latest_us: int) -> None:
         self.content = content
         self.length = length
         self.count = count
+        self.leased = leased
         self.earliest_us = earliest_us
         self.latest_us = latest_us
 
@@ -143,23 +146,24 @@ def _alike(content: memoryview, length: int, count: int) -> Rows | None:
     blank = bytes(count)
     for place in range(layout.time, layout.time + _TIME_BYTES):
         rows[place::length] = blank
-    return Rows(rows, length, count, earliest_us, latest_us)
+    return Rows(rows, length, count, layout.leased, earliest_us, latest_us)
 
 
 def _span(rows: bytearray, place: int, length: int, count: int) -> tuple[int, int]:
-    """Bounds of the times. They mostly agree in their first bytes: what the next one says is then near enough."""
+    """Bounds of the times. They mostly agree in their first bytes; the last two are not looked at."""
     agreed = 0
-    for index in range(_TIME_BYTES):
+    for index in range(_TIME_BYTES - _NEAR_BITS // 8):
         column = rows[place + index :: length]
         shift = 8 * (_TIME_BYTES - 1 - index)
         if column == column[:1] * count:
             agreed |= column[0] << shift
-        elif shift <= _NEAR_BITS:
-            return agreed | min(column) << shift, agreed | max(column) << shift | (1 << shift) - 1
+        elif shift == _NEAR_BITS:
+            found = set(column)
+            return agreed | min(found) << shift, agreed | max(found) << shift | (1 << shift) - 1
         else:
             times = [time for (time,) in Struct(f">{place}xQ{length - place - _TIME_BYTES}x").iter_unpack(rows)]
             return min(times), max(times)
-    return agreed, agreed
+    return agreed, agreed | (1 << _NEAR_BITS) - 1
 
 
 def layout_of(record: bytes | memoryview) -> Layout | None:
@@ -183,11 +187,13 @@ def layout_of(record: bytes | memoryview) -> Layout | None:
             else:
                 fixed.append(at)
                 at += 1 + _UINT_BYTES[record[at]]
+        text = at
         for _ in range(members - 4):
-            at = _after_text(record, at, fixed)
+            text, at = at, _after_text(record, at, fixed)
+        leased = members == 6 and record[text] != _NO_TEXT
     except (IndexError, KeyError):
         return None
-    return Layout(fixed, small, time) if at == len(record) else None
+    return Layout(fixed, small, time, leased) if at == len(record) else None
 
 
 def _after_text(record: bytes | memoryview, at: int, fixed: list[int]) -> int:

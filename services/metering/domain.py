@@ -61,10 +61,9 @@ class Outcome(NamedTuple):
     """What follows from the messages of one transaction. Counts of what was taken back are negative.
 
     `positions` and `events` are those that moved or are new, `corrected` the records that count otherwise since `corrections`,
-    by the key of their event; `secrets_used` is the last use, in microseconds since 1970 UTC and
-    accurate to a minute, by (client_id, secret_id); `records` says how many records were counted, `repeated` how many messages
-    were known before; `leases` are units by what they were spent from, `lapsed` the places of records that came too late for
-    that.
+    by the key of their event; `secrets_used` is the last use, in microseconds since 1970 UTC and accurate to a minute, by
+    (client_id, secret_id); `records` says how many records were counted, `repeated` how many messages were known before;
+    `leases` are units by what they were spent from, `lapsed` the places of records that came too late for that.
     """
 
     counters: Mapping[CounterKey, Count]
@@ -174,7 +173,9 @@ class Tally:
             return frozenset()
         recorded_us = to_us(item.message.recorded_at)
         unknown: set[str] = set()
-        source = Source(recorded_us // SLOT_US, item.publisher, item.message.subject)
+        leased = any(rows.leased for rows in item.rows)
+        sender = (item.publisher, item.message.subject) if leased else ("", "")  # without leases all senders' add up together
+        source = Source(recorded_us // SLOT_US, *sender)
         if not self._lapses.any() and self._count_rows(item.rows, recorded_us, source, unknown):
             moved = Position(item.seq, False, recorded_us, item=item._replace(rows=()))  # its digest needs the message only
             self._positions[key] = self._moved[key] = moved
@@ -218,15 +219,17 @@ class Tally:
 
     def _vouch(self, row: bytes, minute: int, unknown: set[str]) -> bool:
         """Whether every record with these bytes counts that occurred in that minute; other rules of time have been looked at."""
-        record = self._vouched.get(row) or decode_row(row)
-        if record is None or invalid_field(record) or record.service not in self._services:
-            return False
-        app = self._directory.get(record.client_id)
-        if app is None:
-            unknown |= self._unknown({record.client_id})
-            return False
-        self._vouched[row] = record
-        return app.deleted_at_us is None or (minute + 1) * SLOT_US <= app.deleted_at_us + AHEAD_MAX_US
+        record = self._vouched.get(row)
+        if record is None:
+            record = decode_row(row)
+            if record is None or invalid_field(record) or record.service not in self._services:
+                return False
+            if record.client_id not in self._directory:
+                unknown |= self._unknown({record.client_id})
+                return False
+            self._vouched[row] = record
+        deleted_at_us = self._directory[record.client_id].deleted_at_us
+        return deleted_at_us is None or (minute + 1) * SLOT_US <= deleted_at_us + AHEAD_MAX_US
 
     def _unknown(self, client_ids: Set[str]) -> set[str]:
         return {one for one in client_ids if one not in self._asked and one not in self._directory}

@@ -46,8 +46,8 @@ class Count:
 
 
 class Source(NamedTuple):
-    """Where records came from: stored in the minute `recorded` since 1970, by `publisher` under `subject` ("" for a single
-    event)."""
+    """Where records came from: stored in the minute `recorded` since 1970, by `publisher` under `subject` ("" for single events,
+    and for records of several senders that name no lease)."""
 
     recorded: int
     publisher: str

@@ -105,8 +105,8 @@ class Puller:
         return Share(max(0, life.outstanding), max(0, life.reserved)) if life is not None else Share(0, 0)
 
     def resting(self) -> bool:
-        """Whether everything that the stream had has been taken from the buffer."""
-        return self.lag() == 0
+        """Whether everything that the stream had is here: what waits in the buffer counts there, more than that is not needed."""
+        return self.pending == 0
 
     def lag(self) -> int:
         """Messages that are stored but not yet taken from the buffer, as of the last one delivered."""

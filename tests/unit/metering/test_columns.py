@@ -39,7 +39,7 @@ usual = st.builds(
     st.integers(NOW_US + 1_000, NOW_US + 40_000_000),
     st.sampled_from([1, 2, 127, 128, 255, 256, 65_535, 65_536, QUANTITY_MAX]),
     st.sampled_from(["", "s1", "s2", "s" * 40]),
-    st.sampled_from(["", "lease-1", "lease-2"]),
+    st.sampled_from(["", "lease1", "lease2", "no-lease"]),
 )
 odd = st.one_of(
     usual.map(lambda record: msgspec.structs.replace(record, client_id=UNKNOWN)),
@@ -62,7 +62,7 @@ def message(batch: Any, sequence: int = 1, at: datetime = NOW) -> Message:
 
 
 def batch(records: Sequence[Any], seq: int = 1, **fields: Any) -> dict[str, Any]:
-    return {"publisher": "gate-1", "seq": seq, "records": records, "retracted": False, **fields}
+    return {"publisher": "gate-1", "seq": seq, "records": records, "retracted": False} | fields
 
 
 def tallied(items: Sequence[Item]) -> Outcome:
@@ -118,13 +118,16 @@ lists = st.one_of(
 )
 
 
-@given(st.lists(st.tuples(lists, st.sampled_from(["new", "new", "repeat", "retract"])), min_size=1, max_size=5))
-def test_batches_in_any_order_count_the_same(cases: list[tuple[list[Any], str]]) -> None:
-    messages, last, seq = [], cases[0][0], 0
-    for number, (records, what) in enumerate(cases):
-        if what == "new" or not seq:
-            last, seq = records, seq + 1
-        content = batch(last, seq, retracted=what == "retract")
+case = st.tuples(lists, st.sampled_from(["new", "new", "repeat", "retract"]), st.sampled_from(["gate-1", "gate-2"]))
+
+
+@given(st.lists(case, min_size=1, max_size=6))
+def test_batches_in_any_order_count_the_same(cases: list[tuple[list[Any], str, str]]) -> None:
+    messages, last = [], {}
+    for number, (records, what, gate) in enumerate(cases):
+        if what == "new" or gate not in last:
+            last[gate] = records, number + 1
+        content = batch(*last[gate], publisher=gate, retracted=what == "retract")
         messages.append(message(content, number + 1, NOW + timedelta(seconds=number * 40)))
     agree(messages)
 
