@@ -1,0 +1,1 @@
+"""Service apps: applied for, reviewed, approved, suspended."""
