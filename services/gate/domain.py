@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
+from msgspec import UNSET, structs
 
 from shared.credentials import verifier
 from shared.environments import android_matches, ios_matches, web_matches
@@ -25,6 +26,8 @@ from shared.events.registry import (
     SecretRevoked,
     SelectedService,
     ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
     TermsAccepted,
     Tier,
 )
@@ -88,9 +91,11 @@ def evolve(app: App | None, event: RegistryEvent) -> App | None:
             known = _known(app, event.client_id)
             return _with_secrets(known, tuple(s for s in known.secrets if s.secret_id != event.secret_id))
         case ServiceActivated():
-            known = _known(app, event.client_id)
-            services = tuple(SelectedService(s.service, "live") if s.service == event.service else s for s in known.services)
-            return App(known.account, _one(services), known.environments, known.secrets)
+            return _with_service(_known(app, event.client_id), event.service, tier="live")
+        case ServiceSuspended():
+            return _with_service(_known(app, event.client_id), event.service, suspended=True)
+        case ServiceResumed():
+            return _with_service(_known(app, event.client_id), event.service, suspended=UNSET)
         case AppDeleted():
             _known(app, event.client_id)
             return None
@@ -116,6 +121,12 @@ def _compact(environments: Environments) -> Environments:
 
 def _with_secrets(app: App, secrets: tuple[Secret, ...]) -> App:
     return App(app.account, app.services, app.environments, secrets)
+
+
+def _with_service(app: App, service: str, **changed: Any) -> App:
+    """With what has changed of one selected service."""
+    services = tuple(structs.replace(one, **changed) if one.service == service else one for one in app.services)
+    return App(app.account, _one(services), app.environments, app.secrets)
 
 
 def _superseded(secrets: tuple[Secret, ...], until: datetime | None) -> tuple[Secret, ...]:
