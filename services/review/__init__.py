@@ -1,1 +1,1 @@
-"""Service apps: applied for, reviewed, approved, suspended."""
+"""Review: service apps go live only after somebody has decided that they may. See README.md."""

@@ -19,6 +19,8 @@ from shared.events.registry import (
     SecretRevoked,
     SelectedService,
     ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
     TermsAccepted,
 )
 
@@ -64,7 +66,7 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
             return [Change(_ACTIVATE, (event.client_id, event.service, recorded_at), event.client_id)]
         case AppDeleted():
             return [Change(_DELETE, (event.client_id, True, position), event.client_id), _leave(event.client_id, (), recorded_at)]
-        case AccountOpened() | TermsAccepted() | SecretReissued() | SecretRevoked():
+        case AccountOpened() | TermsAccepted() | SecretReissued() | SecretRevoked() | ServiceSuspended() | ServiceResumed():
             return []
         case _:
             assert_never(event)
