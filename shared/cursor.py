@@ -1,4 +1,4 @@
-"""The opaque cursor of a list: where the next page begins, sealed against tampering and against use in another list or account."""
+"""The opaque cursor of a list: where the next page begins, sealed against tampering and use in another list or account."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Cursors:
         size = self._parts * _PART_BYTES
         parts = tuple(int.from_bytes(raw[start : start + _PART_BYTES]) for start in range(0, size, _PART_BYTES))
         if not hmac.compare_digest(raw[size:], self._seal(account, raw[:size])) or self.write(account, *parts) != cursor:
-            problem = FieldProblem("cursor", "This cursor was not given out for this list.", "Use next_cursor of the page before.")
+            problem = FieldProblem(
+                "cursor", "This cursor was not given out for this list.", "Use next_cursor of the page before."
+            )
             raise InvalidInput("The cursor cannot be read.", [problem])
         return parts
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from shared.commands.service_apps import CodeView, Sample
 
 FOLDER: Final = Path(__file__).parent / "samples"
-SECRET_FROM: Final = "TOLLBOOK_CLIENT_SECRET"
+SECRET_FROM: Final = "TOLLBOOK_CLIENT_SECRET"  # noqa: S105 - the name of the variable
 """The environment variable that samples read the Client Secret from."""
 METHOD: Final = "POST"
 TEXT: Final = "Hello"

@@ -7,11 +7,12 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from services.review.domain import evolve, note_due_soon, service_app_stream
+from services.review.deciding import note_due_soon
+from services.review.domain import evolve, service_app_stream
 from services.review.following import ACTOR
 from shared.answering import reading
 from shared.clock import Clock
-from shared.commands.reviews import NoteDueSoon, Noted
+from shared.commands.reviews import Noted, NoteDueSoon
 from shared.eventlog.transact import Transactor
 from shared.events.review import ReviewEvent
 from shared.ids import new_id
@@ -80,6 +81,4 @@ class DueSoon:
             self._rounds.wake()
 
     async def _note(self, command: NoteDueSoon, stream: str) -> None:
-        await self._transactor.run(
-            command, stream, None, evolve, lambda state, _: note_due_soon(state, command), Noted
-        )
+        await self._transactor.run(command, stream, None, evolve, lambda state, _: note_due_soon(state, command), Noted)

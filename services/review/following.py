@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
-from services.review.domain import evolve, retire, service_app_stream
+from services.review.applying import retire
+from services.review.domain import evolve, service_app_stream
 from services.review.reactions import leaves, react
-from services.review.states import FINAL
+from services.review.states import LIVE, OPEN
 from shared.clock import Clock
 from shared.commands.service_apps import Retired, RetireServiceApp
 from shared.eventlog.changes import Change, apply
@@ -29,7 +30,9 @@ CONSUMER: Final = "review-registry"
 ACTOR: Final = "service:review"
 BATCH_MAX: Final = 500
 """Events in a transaction, at most."""
-_OPEN: Final = "SELECT DISTINCT client_id, service FROM application WHERE client_id = ANY($1::text[]) AND state <> ALL($2::text[])"
+_GOING_ON: Final = (
+    "SELECT DISTINCT client_id, service FROM application WHERE client_id = ANY($1::text[]) AND state = ANY($2::text[])"
+)
 
 
 class Told(NamedTuple):
@@ -74,33 +77,34 @@ def retiring(log: EventLog[ReviewEvent], transactor: Transactor[ReviewEvent]) ->
     """Ends the service apps of applications that are gone, or have given up the service."""
 
     async def retire_left(connection: Connection, told: Sequence[Told]) -> None:
-        ending = [one for one in told if isinstance(one.event, AppDeleted | AppEdited)]
+        ending = [(one, one.event) for one in told if isinstance(one.event, AppDeleted | AppEdited)]
         if not ending:
             return
         # Locked before looking: whoever applies meanwhile is seen here, or sees what was written here.
         await log.lock_head(connection)
-        rows = await connection.fetch(_OPEN, [one.event.client_id for one in ending], list(FINAL))
-        waiting = {(row["client_id"], row["service"]) for row in rows}
-        for one in ending:
-            left = {(client_id, service) for client_id, service in waiting if client_id == one.event.client_id and leaves(one.event, service)}
-            for client_id, service in sorted(left):
-                await _retire(connection, transactor, one, service)
-            waiting -= left
+        rows = await connection.fetch(_GOING_ON, [event.client_id for _, event in ending], list(OPEN | LIVE))
+        going_on = {(row["client_id"], row["service"]) for row in rows}
+        for one, event in ending:
+            left = [(id_, service) for id_, service in going_on if id_ == event.client_id and leaves(event, service)]
+            for _, service in sorted(left):
+                await _retire(connection, transactor, one, event, service)
+            going_on.difference_update(left)
 
     return retire_left
 
 
-async def _retire(connection: Connection, transactor: Transactor[ReviewEvent], told: Told, service: str) -> None:
-    assert isinstance(told.event, AppDeleted | AppEdited)
+async def _retire(
+    connection: Connection, transactor: Transactor[ReviewEvent], told: Told, event: AppDeleted | AppEdited, service: str
+) -> None:
     command = RetireServiceApp(
         # The same position of another history is another event.
         command_id=f"registry-{told.position}-{told.hash.hex()[:16]}-{service}",
-        account=told.event.account,
+        account=event.account,
         actor=ACTOR,
-        client_id=told.event.client_id,
+        client_id=event.client_id,
         service=service,
     )
-    stream = service_app_stream(command.client_id, service)
+    stream = service_app_stream(event.client_id, service)
     await transactor.run_in(connection, command, stream, None, evolve, lambda state, _: retire(state, command), Retired)
 
 

@@ -60,11 +60,20 @@ TABLES: Final = ("application", "tuned_task", "form")
 _ID: Final = {"review_id": "text"}
 _POSITION: Final = {"position": "bigint"}
 _STATE: Final = {"state": "text", "seen_state": "text", **_POSITION}
-_WRITTEN: Final = {"revision": "integer", "model": "text", "task": "text", "edited_at": "timestamptz", **_POSITION}
+_WRITTEN: Final = {
+    "revision": "integer",
+    "model": "text",
+    "task": "text",
+    "vault_id": "text",
+    "edited_at": "timestamptz",
+    **_POSITION,
+}
 _CLAIMED: Final = {"claimed_by": "text", "claimed_at": "timestamptz"}
 # Columns and their types.
 
-_PUBLISH: Final = insert("form", {"form_version": "text", "definition": "text", "form_hash": "text", "published_at": "timestamptz"})
+_PUBLISH: Final = insert(
+    "form", {"form_version": "text", "definition": "text", "form_hash": "text", "published_at": "timestamptz"}
+)
 _SAVE_TASK: Final = insert(
     "tuned_task",
     {"task_id": "text", "account": "text", "name": "text", "model": "text", "task": "text", "saved_at": "timestamptz"},
@@ -94,7 +103,7 @@ _REVISE: Final = update("application", _ID, {"state": "text", **_WRITTEN})
 _SUBMIT: Final = Write(
     "application",
     """
-    UPDATE application AS a SET state = 'submitted', submitted_at = n.at, due_at = n.due_at, decided_at = NULL, position = n.position,
+    UPDATE application AS a SET state = 'submitted', submitted_at = n.at, due_at = n.due_at, position = n.position,
         seen_state = 'submitted', seen_revision = n.revision, seen_model = a.model, seen_task = a.task, seen_submitted_at = n.at,
         seen_due_at = n.due_at, claimed_by = NULL, claimed_at = NULL, approvals = 0, due_soon = false
     FROM unnest($1::text[], $2::integer[], $3::timestamptz[], $4::timestamptz[], $5::bigint[])
@@ -124,16 +133,16 @@ def project(recorded: Placed, event: ReviewEvent) -> list[Change]:
     """The changes that `event` makes."""
     match event:
         case FormPublished():
-            row = (event.form_version, event.definition, event.form_hash, recorded.recorded_at)
-            return [Change(_PUBLISH, row, event.form_version)]
+            form = (event.form_version, event.definition, event.form_hash, recorded.recorded_at)
+            return [Change(_PUBLISH, form, event.form_version)]
         case TunedTaskSaved():
-            row = (event.task_id, event.account, event.name, event.model, event.task, recorded.recorded_at)
-            return [Change(_SAVE_TASK, row, event.task_id)]
+            task = (event.task_id, event.account, event.name, event.model, event.task, recorded.recorded_at)
+            return [Change(_SAVE_TASK, task, event.task_id)]
         case TunedTaskRemoved():
             return [Change(_REMOVE_TASK, (event.task_id,), event.task_id)]
         case ServiceAppRetired():
-            row = (event.client_id, event.service, recorded.position)
-            return [Change(_RETIRE, row, _about(event)), _shown(event)]
+            retired = (event.client_id, event.service, recorded.position)
+            return [Change(_RETIRE, retired, _about(event)), _shown(event)]
         case ReviewDueSoon():
             return [_of_application(recorded, event)]
         case _:
@@ -145,12 +154,12 @@ def _of_application(recorded: Placed, event: Applied) -> Change:
     match event:
         case ApplicationDrafted():
             app = (event.account, event.client_id, event.service, event.amends, "", "draft")
-            written = (1, event.model, event.task, at, position)
+            written = (1, event.model, event.task, event.vault_id, at, position)
             return _change(event, _DRAFT, *app, *written, position, at, 0, False, None, None, None, None)
         case ApplicationEdited():
-            return _change(event, _EDIT, event.revision, event.model, event.task, at, position)
+            return _change(event, _EDIT, event.revision, event.model, event.task, event.vault_id, at, position)
         case ApplicationRevised():
-            return _change(event, _REVISE, "draft", event.revision, event.model, event.task, at, position)
+            return _change(event, _REVISE, "draft", event.revision, event.model, event.task, event.vault_id, at, position)
         case ApplicationSubmitted():
             return _change(event, _SUBMIT, event.revision, at, event.due_at, position)
         case ReviewDueSoon():

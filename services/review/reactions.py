@@ -72,15 +72,9 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
             assert_never(event)
 
 
-def leaves(event: RegistryEvent, service: str) -> bool:
+def leaves(event: AppDeleted | AppEdited, service: str) -> bool:
     """Whether the application that `event` is about has the service no longer because of it."""
-    match event:
-        case AppDeleted():
-            return True
-        case AppEdited():
-            return all(selected.service != service for selected in event.services)
-        case _:
-            return False
+    return isinstance(event, AppDeleted) or all(selected.service != service for selected in event.services)
 
 
 def _leave(client_id: str, services: Sequence[SelectedService], at: datetime) -> Change:

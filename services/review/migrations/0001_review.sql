@@ -11,6 +11,7 @@ CREATE TABLE application (
     revision       integer     NOT NULL,
     model          text        NOT NULL,
     task           text        NOT NULL,
+    vault_id       text        NOT NULL,  -- where the present revision is sealed
     amends         text        NOT NULL,
     superseded_by  text        NOT NULL,
     drafted        bigint      NOT NULL UNIQUE,

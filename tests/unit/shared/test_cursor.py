@@ -32,7 +32,8 @@ def test_a_changed_cursor_is_refused(place: int, character: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "=", "AAAA", "x" * 200, CURSORS.write("acme", 5) + "=", CURSORS.write("acme", 5) + "A", PAIRS.write("acme", 5, 6)]
+    "cursor",
+    ["", "=", "AAAA", "x" * 200, CURSORS.write("acme", 5) + "=", CURSORS.write("acme", 5) + "A", PAIRS.write("acme", 5, 6)],
 )
 def test_another_text_is_refused(cursor: str) -> None:
     with pytest.raises(InvalidInput) as refused:
