@@ -41,6 +41,7 @@ class Reason(StrEnum):
     CREDENTIALS_TWICE = "credentials_twice"
     CREDENTIALS_WRONG = "credentials_wrong"
     SERVICE_NOT_SELECTED = "service_not_selected"
+    SERVICE_SUSPENDED = "service_suspended"
     WEB_NOT_REGISTERED = "web_not_registered"
     ANDROID_NOT_REGISTERED = "android_not_registered"
     IOS_NOT_REGISTERED = "ios_not_registered"
@@ -209,15 +210,17 @@ def decide(apps: Apps | Mapping[str, App], rules: Rules, service: str, call: Cal
     secret_id = _authenticate(app, credentials, rules.pepper, now)
     if app is None or secret_id is None:
         return Reason.CREDENTIALS_WRONG
-    tier = _tier(app, service)
-    if tier is None:
+    selected = _selected(app, service)
+    if selected is None:
         return Reason.SERVICE_NOT_SELECTED
+    if selected.suspended:
+        return Reason.SERVICE_SUSPENDED
     stranger = _foreign_environment(app.environments, call)
     if stranger is not None:
         return stranger
     if call.quantity < 1:
         return Reason.QUANTITY_INVALID
-    return Pass(credentials.client_id, app.account, service, tier, secret_id, call.quantity)
+    return Pass(credentials.client_id, app.account, service, selected.tier, secret_id, call.quantity)
 
 
 _NO_SECRETS: Final = (Secret("", "0" * 64),)
@@ -235,10 +238,10 @@ def _authenticate(app: App | None, credentials: Credentials, pepper: bytes, now:
     return found
 
 
-def _tier(app: App, service: str) -> Tier | None:
+def _selected(app: App, service: str) -> SelectedService | None:
     for selected in app.services:
         if selected.service == service:
-            return selected.tier
+            return selected
     return None
 
 

@@ -238,8 +238,8 @@ class GetFirstCall(Query):
 
 
 class FirstCall(Reply):
-    """Reply to GetFirstCall: as far as everything that USAGE held up to `as_of` is counted. Once `called`, it stays so: what was
-    taken back later was called even so."""
+    """Reply to GetFirstCall: as far as everything that USAGE held up to `as_of` is counted. Once `called` it stays so: a record
+    that a correction takes back was a call even so. One that a gate takes back because it did not pass is none."""
 
     called: bool
     as_of: datetime
