@@ -68,7 +68,7 @@ ACCOUNT_INFO: Final = "$JS.API.INFO"
 
 PERMISSIONS: Final[dict[str, Permissions]] = {
     "registry": Permissions(
-        publish=("registry.events.>", "$KV.apps.>", ACCOUNT_INFO, *owns("REGISTRY"), *owns("KV_apps")),
+        publish=("registry.events.>", "$KV.apps.>", ACCOUNT_INFO, *owns("REGISTRY"), *owns("KV_apps"), *reads("REVIEW")),
         subscribe=("registry.commands.>", "registry.queries.>", inbox("registry")),
         responds=True,
     ),

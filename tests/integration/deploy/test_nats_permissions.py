@@ -176,6 +176,7 @@ async def test_what_a_user_has_no_business_with_is_refused(guarded: Guarded, use
         ("alerts", "$JS.API.CONSUMER.CREATE.METERING.name.filter"),
         ("alerts", "$JS.API.CONSUMER.CREATE.REGISTRY.name.filter"),
         ("alerts", "$JS.API.CONSUMER.CREATE.REVIEW.name.filter"),
+        ("registry", "$JS.API.CONSUMER.CREATE.REVIEW.name.filter"),
         ("console", "alerts.commands.AddContact"),
         ("console", "$JS.API.CONSUMER.CREATE.KV_notifications.name.filter"),
         ("metering", "metering.events.LimitChanged"),
