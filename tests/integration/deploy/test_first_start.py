@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from nats.aio.client import Client
 
 from deploy.first_start import prepare
 from deploy.secrets import Secrets
 from deploy.servers.roles import ServiceDsn
 from deploy.services import ServiceSpec
 from deploy.stack import Stack
+from shared.commands.registry import AccountView, OpenAccount
+from shared.commands.requester import ask
+from shared.ids import new_id
 from tests.support.consoles import client, issue_token, make_console, make_registry, running
 from tests.support.servers import PostgresDatabase
 
@@ -43,8 +47,12 @@ async def started(nats_url: str, postgres: PostgresDatabase) -> AsyncIterator[Ru
         yield Running(url, nats_url, dsn)
 
 
-async def test_reviewers_are_not_of_the_account_whose_applications_they_review(started: Running, tmp_path: Path) -> None:
+async def test_reviewers_are_not_of_the_account_whose_applications_they_review(
+    started: Running, nc: Client, tmp_path: Path
+) -> None:
     """A home from before the house had an account of its own gets other tokens; what is as it should be stays."""
+    opening = OpenAccount(command_id=new_id(), account="demo", actor="service:test", zone="Asia/Seoul")
+    await ask(nc, "registry", opening, AccountView)
     secrets = Secrets(tmp_path / "secrets")
     former = secrets.keep("token-reviewer", await issue_token(started.dsn, "demo", ("reviewer",)))
     first = await prepare(cast(Stack, started), secrets)
