@@ -16,6 +16,8 @@ from shared.events.registry import (
     SecretRevoked,
     SelectedService,
     ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
     TermsAccepted,
 )
 
@@ -46,7 +48,9 @@ def react(event: RegistryEvent, position: int) -> list[Change]:
             return [Change(_EDIT, (event.client_id, event.name, _ids(event.services), position), event.client_id)]
         case AppDeleted():
             return [Change(_DELETE, (event.client_id, True, position), event.client_id)]
-        case TermsAccepted() | SecretReissued() | SecretRevoked() | ServiceActivated():
+        case TermsAccepted() | SecretReissued() | SecretRevoked():
+            return []
+        case ServiceActivated() | ServiceSuspended() | ServiceResumed():
             return []
         case _:
             assert_never(event)

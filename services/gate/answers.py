@@ -114,6 +114,7 @@ _DETAILS: Final[dict[Reason, str]] = {
     Reason.CREDENTIALS_TWICE: "X-NCP-APIGW-API-KEY-ID or X-NCP-APIGW-API-KEY was given more than once, with different values.",
     Reason.CREDENTIALS_WRONG: "No application has this Client ID with this Client Secret.",
     Reason.SERVICE_NOT_SELECTED: "The application has not selected this service. Select it with Edit in the console.",
+    Reason.SERVICE_SUSPENDED: "The service app is suspended.",
     Reason.WEB_NOT_REGISTERED: "The Origin or Referer is of no web service URL that is registered for the application.",
     Reason.ANDROID_NOT_REGISTERED: "X-Android-Package is no Android package name that is registered for the application.",
     Reason.IOS_NOT_REGISTERED: "X-Ios-Bundle-Identifier is no iOS bundle ID that is registered for the application.",
@@ -135,6 +136,8 @@ def _answer_for(reason: Reason, naver_unselected_answer: bool) -> Answer:
             return authentication_failed(reason, details)
         case Reason.SERVICE_NOT_SELECTED:
             return (quota_exceeded if naver_unselected_answer else permission_denied)(reason, details)
+        case Reason.SERVICE_SUSPENDED:
+            return permission_denied(reason, details)
         case Reason.WEB_NOT_REGISTERED | Reason.ANDROID_NOT_REGISTERED | Reason.IOS_NOT_REGISTERED:
             return permission_denied(reason, details)
         case Reason.QUANTITY_INVALID:

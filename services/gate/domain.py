@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
+from msgspec import UNSET, structs
 
 from shared.credentials import verifier
 from shared.environments import android_matches, ios_matches, web_matches
@@ -25,6 +26,8 @@ from shared.events.registry import (
     SecretRevoked,
     SelectedService,
     ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
     TermsAccepted,
     Tier,
 )
@@ -38,6 +41,7 @@ class Reason(StrEnum):
     CREDENTIALS_TWICE = "credentials_twice"
     CREDENTIALS_WRONG = "credentials_wrong"
     SERVICE_NOT_SELECTED = "service_not_selected"
+    SERVICE_SUSPENDED = "service_suspended"
     WEB_NOT_REGISTERED = "web_not_registered"
     ANDROID_NOT_REGISTERED = "android_not_registered"
     IOS_NOT_REGISTERED = "ios_not_registered"
@@ -88,9 +92,11 @@ def evolve(app: App | None, event: RegistryEvent) -> App | None:
             known = _known(app, event.client_id)
             return _with_secrets(known, tuple(s for s in known.secrets if s.secret_id != event.secret_id))
         case ServiceActivated():
-            known = _known(app, event.client_id)
-            services = tuple(SelectedService(s.service, "live") if s.service == event.service else s for s in known.services)
-            return App(known.account, _one(services), known.environments, known.secrets)
+            return _with_service(_known(app, event.client_id), event.service, tier="live")
+        case ServiceSuspended():
+            return _with_service(_known(app, event.client_id), event.service, suspended=True)
+        case ServiceResumed():
+            return _with_service(_known(app, event.client_id), event.service, suspended=UNSET)
         case AppDeleted():
             _known(app, event.client_id)
             return None
@@ -116,6 +122,12 @@ def _compact(environments: Environments) -> Environments:
 
 def _with_secrets(app: App, secrets: tuple[Secret, ...]) -> App:
     return App(app.account, app.services, app.environments, secrets)
+
+
+def _with_service(app: App, service: str, **changed: Any) -> App:
+    """With what has changed of one selected service."""
+    services = tuple(structs.replace(one, **changed) if one.service == service else one for one in app.services)
+    return App(app.account, _one(services), app.environments, app.secrets)
 
 
 def _superseded(secrets: tuple[Secret, ...], until: datetime | None) -> tuple[Secret, ...]:
@@ -198,15 +210,17 @@ def decide(apps: Apps | Mapping[str, App], rules: Rules, service: str, call: Cal
     secret_id = _authenticate(app, credentials, rules.pepper, now)
     if app is None or secret_id is None:
         return Reason.CREDENTIALS_WRONG
-    tier = _tier(app, service)
-    if tier is None:
+    selected = _selected(app, service)
+    if selected is None:
         return Reason.SERVICE_NOT_SELECTED
+    if selected.suspended:
+        return Reason.SERVICE_SUSPENDED
     stranger = _foreign_environment(app.environments, call)
     if stranger is not None:
         return stranger
     if call.quantity < 1:
         return Reason.QUANTITY_INVALID
-    return Pass(credentials.client_id, app.account, service, tier, secret_id, call.quantity)
+    return Pass(credentials.client_id, app.account, service, selected.tier, secret_id, call.quantity)
 
 
 _NO_SECRETS: Final = (Secret("", "0" * 64),)
@@ -224,10 +238,10 @@ def _authenticate(app: App | None, credentials: Credentials, pepper: bytes, now:
     return found
 
 
-def _tier(app: App, service: str) -> Tier | None:
+def _selected(app: App, service: str) -> SelectedService | None:
     for selected in app.services:
         if selected.service == service:
-            return selected.tier
+            return selected
     return None
 
 

@@ -86,7 +86,7 @@ def fold_registry(apps: Apps, revoke: Revoke, event: RegistryEvent) -> None:
 
 def _ended(event: RegistryEvent, before: App, after: App | None) -> tuple[SelectedService, ...]:
     """The selections of `before` whose leases end: all of an application whose secrets changed or that is gone, else those that
-    are not selected any more, or in another tier."""
+    are not selected any more, or otherwise: in another tier, suspended."""
     if after is None or isinstance(event, SecretReissued | SecretRevoked):
         return before.services
     return tuple(service for service in before.services if service not in after.services)

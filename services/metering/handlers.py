@@ -17,7 +17,9 @@ from shared.commands.corrections import CorrectionPage, ListCorrections
 from shared.commands.metering import (
     SERVICE,
     CredentialUse,
+    FirstCall,
     GetCredentialUse,
+    GetFirstCall,
     GetUsage,
     GetUsageHistory,
     GetUsageOfApps,
@@ -51,6 +53,7 @@ class Handlers(Answering[Started]):
             GetUsage: self.get_usage,
             GetUsageOfApps: self.get_usage_of_apps,
             GetUsageHistory: self.get_usage_history,
+            GetFirstCall: self.get_first_call,
             GetCredentialUse: self.get_credential_use,
             ListCorrections: self.list_corrections,
         }
@@ -77,6 +80,12 @@ class Handlers(Answering[Started]):
             app = None if query.client_id is None else await self._app(connection, query.account, query.client_id)
             zone = app.windows if app is not None else await self._zone(connection, query.account)
             return await reads.usage_history(connection, query, app, zone, self._catalog, looked, now)
+
+    async def get_first_call(self, query: GetFirstCall) -> FirstCall:
+        """Answer GetFirstCall."""
+        async with reading(self.running.pool) as connection:
+            looked, app = await asyncio.gather(self._ends.look(), self._app(connection, query.account, query.client_id))
+            return await reads.first_call(connection, app, query, self._catalog, looked)
 
     async def get_credential_use(self, query: GetCredentialUse) -> CredentialUse:
         """Answer GetCredentialUse."""

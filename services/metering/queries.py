@@ -21,6 +21,15 @@ _APP: Final = """
     WHERE client_id = $1 AND account = $2 AND deleted_at IS NULL
 """
 _PROGRESS: Final = "SELECT subject, sequence, recorded_at FROM progress WHERE sequence > 0"
+# One statement, so that it is of one moment; always a row at least. Months are kept for ever, and so are corrections, which
+# remember what they have taken back from the counters.
+_CALLED: Final = """
+    SELECT (
+        EXISTS (SELECT FROM counter WHERE client_id = $1 AND service = $2 AND period = 'm' AND calls > 0)
+        OR EXISTS (SELECT FROM correction WHERE client_id = $1 AND service = $2 AND old_quantity IS NOT NULL)
+    ) AS called, subject, sequence, recorded_at
+    FROM (VALUES (1)) AS one LEFT JOIN progress ON sequence > 0
+"""
 _SECRETS: Final = "SELECT secret_id, last_used_at FROM credential_use WHERE client_id = $1"
 # One statement, so that all of it is of one moment. An application whose zone is not among $3 comes without its counters.
 # The starts are compared as values besides, so that the planner knows which few shelves can have the rows.
@@ -96,6 +105,13 @@ async def find_app(connection: Connection, account: str, client_id: str) -> AppR
 async def counted_up_to(connection: Connection) -> dict[str, Counted]:
     """How far each subject of USAGE is counted; those of which nothing is are absent."""
     return {row["subject"]: Counted(row["sequence"], row["recorded_at"]) for row in await connection.fetch(_PROGRESS)}
+
+
+async def ever_called(connection: Connection, client_id: str, service: str) -> tuple[bool, dict[str, Counted]]:
+    """Whether anything of the application at the service was ever counted, and how far everything is, as `counted_up_to`."""
+    rows = await connection.fetch(_CALLED, client_id, service)
+    counted = {row["subject"]: Counted(row["sequence"], row["recorded_at"]) for row in rows if row["subject"] is not None}
+    return rows[0]["called"], counted
 
 
 async def secrets_used(connection: Connection, client_id: str) -> dict[str, datetime]:

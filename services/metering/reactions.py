@@ -17,6 +17,8 @@ from shared.events.registry import (
     SecretRevoked,
     SelectedService,
     ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
     TermsAccepted,
 )
 
@@ -112,8 +114,8 @@ def react(event: RegistryEvent, position: int, recorded_at: datetime) -> list[Ch
         case AppDeleted():
             deleted = Change(_DELETE, (event.client_id, recorded_at, position, BUCKET), event.client_id)
             return [deleted, _mark_limits_of(event.client_id)]
-        case TermsAccepted() | SecretReissued() | SecretRevoked():
-            return []
+        case TermsAccepted() | SecretReissued() | SecretRevoked() | ServiceSuspended() | ServiceResumed():
+            return []  # of suspended services the gate refuses the calls: nobody asks for units
         case _:
             assert_never(event)
 

@@ -19,6 +19,8 @@ from shared.commands.metering import (
     HISTORY_WINDOWS,
     HISTORY_WINDOWS_MAX,
     INTERVAL_WINDOWS,
+    FirstCall,
+    GetFirstCall,
     GetUsage,
     GetUsageHistory,
     GetUsageOfApps,
@@ -78,6 +80,13 @@ async def usage(connection: Connection, app: AppRow, query: GetUsage, catalog: C
         position=_position(read.counted),
         history=tuple(_window_usage(window, read.by_window.get(window.start, Used())) for window in windows),
     )
+
+
+async def first_call(connection: Connection, app: AppRow, query: GetFirstCall, catalog: Catalog, looked: Looked) -> FirstCall:
+    """The reply to GetFirstCall; `looked` was seen before. Raises InvalidInput."""
+    _check(query.service, catalog, app.services)
+    called, counted = await queries.ever_called(connection, app.client_id, query.service)
+    return FirstCall(called=called, as_of=as_of(looked, counted, app.registered_at))
 
 
 async def usage_of_apps(

@@ -8,7 +8,7 @@ a command that wants what is already so gives no events.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Any, Final, TypeAlias, assert_never
 
 import msgspec
 
@@ -51,10 +51,16 @@ from shared.events.registry import (
     SecretRevoked,
     SelectedService,
     ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
     TermsAccepted,
 )
 
 APPS_MAX_DEFAULT: Final = 1_000
+LaterEvent: TypeAlias = (
+    AppEdited | SecretReissued | SecretRevoked | ServiceActivated | ServiceSuspended | ServiceResumed | AppDeleted
+)
+"""What happens to an application once it is registered."""
 
 
 class Account(msgspec.Struct, frozen=True, gc=False):
@@ -141,8 +147,8 @@ def evolve_account(state: Account | None, event: RegistryEvent) -> Account | Non
         case TermsAccepted():
             assert state is not None, "an account is opened first"
             return msgspec.structs.replace(state, terms_version=event.terms_version)
-        case (
-            AppRegistered() | AppEdited() | SecretReissued() | SecretRevoked() | ServiceActivated() | AppDeleted()
+        case (AppRegistered() | AppEdited() | SecretReissued() | SecretRevoked() | AppDeleted()) | (
+            ServiceActivated() | ServiceSuspended() | ServiceResumed()
         ):  # of an application's stream
             return state
         case _:
@@ -160,7 +166,7 @@ def evolve_app(state: App | None, event: RegistryEvent) -> App | None:
     return _evolve_registered(state, event)
 
 
-def _evolve_registered(app: App, event: AppEdited | SecretReissued | SecretRevoked | ServiceActivated | AppDeleted) -> App:
+def _evolve_registered(app: App, event: LaterEvent) -> App:
     match event:
         case AppEdited():
             return msgspec.structs.replace(app, name=event.name, services=event.services, environments=event.environments)
@@ -173,15 +179,21 @@ def _evolve_registered(app: App, event: AppEdited | SecretReissued | SecretRevok
             left = tuple(secret for secret in app.secrets if secret.secret_id != event.secret_id)
             return msgspec.structs.replace(app, secrets=left, ended=app.ended | {event.secret_id})
         case ServiceActivated():
-            services = tuple(
-                SelectedService(selected.service, "live") if selected.service == event.service else selected
-                for selected in app.services
-            )
-            return msgspec.structs.replace(app, services=services)
+            return _with_service(app, event.service, tier="live")
+        case ServiceSuspended():
+            return _with_service(app, event.service, suspended=True)
+        case ServiceResumed():
+            return _with_service(app, event.service, suspended=msgspec.UNSET)
         case AppDeleted():
             return msgspec.structs.replace(app, deleted=True, secrets=(), ended=_ended(app))
         case _:
             assert_never(event)
+
+
+def _with_service(app: App, service: str, **changed: Any) -> App:
+    """With what has changed of one selected service."""
+    services = (msgspec.structs.replace(one, **changed) if one.service == service else one for one in app.services)
+    return msgspec.structs.replace(app, services=tuple(services))
 
 
 def _ended(app: App) -> frozenset[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 import msgspec
 
+from services.registry.domain import LaterEvent
 from shared.eventlog.changes import Change, Write, delete, insert, update
 from shared.events.registry import (
     AccountOpened,
@@ -16,6 +17,8 @@ from shared.events.registry import (
     SecretReissued,
     SecretRevoked,
     ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
     TermsAccepted,
 )
 from shared.streams.marks import mark_dirty
@@ -23,7 +26,7 @@ from shared.streams.marks import mark_dirty
 if TYPE_CHECKING:
     from shared.eventlog.log import Placed
 
-AppEvent: TypeAlias = AppRegistered | AppEdited | SecretReissued | SecretRevoked | ServiceActivated | AppDeleted
+AppEvent: TypeAlias = AppRegistered | LaterEvent
 
 TABLES: Final = ("account", "app", "secret")
 """What a rebuild empties first."""
@@ -40,13 +43,14 @@ _OPEN: Final = insert("account", {**_ACCOUNT, "zone": "text", "opened_at": "time
 _ACCEPT: Final = update("account", _ACCOUNT, _TERMS)
 _REGISTER: Final = insert("app", {**_CLIENT, "account": "text", **_SHOWN, "registered": "bigint", "registered_at": "timestamptz"})
 _EDIT: Final = update("app", _CLIENT, _SHOWN)
-_ACTIVATE: Final = Write(
+_CHANGE_SERVICE: Final = Write(
     "app",
     """
     UPDATE app SET edited_at = n.at, position = n.position, services = (
-        SELECT jsonb_agg(CASE WHEN s->>'service' = n.service THEN s || '{"tier": "live"}' ELSE s END ORDER BY place)
+        SELECT jsonb_agg(CASE WHEN s->>'service' = n.service THEN (s || n.with_these) - n.without ELSE s END ORDER BY place)
         FROM jsonb_array_elements(app.services) WITH ORDINALITY AS chosen(s, place))
-    FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[]) AS n(client_id, service, at, position)
+    FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::text[], $5::timestamptz[], $6::bigint[])
+        AS n(client_id, service, with_these, without, at, position)
     WHERE app.client_id = n.client_id
     """,
 )
@@ -95,9 +99,9 @@ def project(recorded: Placed, event: RegistryEvent) -> list[Change]:
             return [earlier, _of_app(event, _ISSUE, event.secret.secret_id, at)]
         case SecretRevoked():
             return [_of_app(event, _END, event.secret_id)]
-        case ServiceActivated():
+        case ServiceActivated() | ServiceSuspended() | ServiceResumed():
             return [
-                _of_app(event, _ACTIVATE, event.service, at, position),
+                _of_app(event, _CHANGE_SERVICE, event.service, *_of_service(event), at, position),
                 mark_dirty(BUCKET, app_key(event.account, event.client_id)),
             ]
         case AppDeleted():
@@ -112,6 +116,19 @@ def project(recorded: Placed, event: RegistryEvent) -> list[Change]:
 
 def _of_app(event: AppEvent, statement: str, *args: object) -> Change:
     return Change(statement, (event.client_id, *args), event.client_id)
+
+
+def _of_service(event: ServiceActivated | ServiceSuspended | ServiceResumed) -> tuple[str, str]:
+    """What the selected service has from now on, as JSON, and which key it has no longer."""
+    match event:
+        case ServiceActivated():
+            return '{"tier": "live"}', ""
+        case ServiceSuspended():
+            return '{"suspended": true}', ""
+        case ServiceResumed():
+            return "{}", "suspended"
+        case _:
+            assert_never(event)
 
 
 def _json(value: object) -> str:

@@ -12,7 +12,7 @@ from shared.events.registry import Environments, SelectedService
 
 
 def select_services(chosen: Sequence[str], before: Sequence[SelectedService], catalog: Catalog) -> tuple[SelectedService, ...]:
-    """The services chosen: first those that stay, in their order and tier, then the new ones. InvalidInput names unknown ones."""
+    """The services chosen: first those that stay, as they are, then the new ones. InvalidInput names unknown ones."""
     staying = {selected.service: selected for selected in before if selected.service in chosen}
     unknown = [
         FieldProblem(f"services[{index}]", f"The catalog has no service {service}.", f"Choose from: {', '.join(catalog)}.")
@@ -53,7 +53,10 @@ def check_mobile_environment(services: Sequence[SelectedService], reduced: Envir
 
 
 def services_view(services: Sequence[SelectedService]) -> tuple[SelectedServiceView, ...]:
-    return tuple(SelectedServiceView(service=selected.service, tier=selected.tier) for selected in services)
+    return tuple(
+        SelectedServiceView(service=selected.service, tier=selected.tier, suspended=bool(selected.suspended))
+        for selected in services
+    )
 
 
 def environments_view(reduced: Environments) -> EnvironmentsView:

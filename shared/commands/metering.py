@@ -227,6 +227,24 @@ class UsageHistory(Reply):
     next_after: str | None = None
 
 
+class GetFirstCall(Query):
+    """Whether an application has ever made a call to a service that passed. -> FirstCall
+
+    Refused with NotFound (no such application, or another account's) and InvalidInput (no such service).
+    """
+
+    client_id: ClientId
+    service: ServiceId
+
+
+class FirstCall(Reply):
+    """Reply to GetFirstCall: as far as everything that USAGE held up to `as_of` is counted. Once `called` it stays so: a record
+    that a correction takes back was a call even so. One that a gate takes back because it did not pass is none."""
+
+    called: bool
+    as_of: datetime
+
+
 class GetCredentialUse(Query):
     """When each secret of an application was last used. Refused with NotFound (no such application, or another account's)."""
 

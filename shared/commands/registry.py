@@ -308,8 +308,11 @@ class Services(Reply):
 
 
 class SelectedServiceView(Reply):
+    """`suspended`: a reviewer has calls of the application to this service refused."""
+
     service: str
     tier: Literal["test", "live"]
+    suspended: bool = False
 
 
 class EnvironmentsView(Reply):
@@ -321,7 +324,7 @@ class EnvironmentsView(Reply):
 
 
 class AppView(Reply):
-    """An application. `edited_at` is when it was last changed (registered, edited, a service activated)."""
+    """An application. `edited_at` is when it was last changed (registered, edited, a service activated, suspended or resumed)."""
 
     client_id: str
     name: str

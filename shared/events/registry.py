@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from shared.events.codec import Codec, Event
 
@@ -13,10 +14,14 @@ Tier = Literal["test", "live"]
 
 
 class SelectedService(msgspec.Struct, frozen=True, gc=False):
-    """One service of the catalog that an application may call. `test` until a review has activated it."""
+    """One service of the catalog that an application may call. `test` until a review has activated it.
+
+    `suspended` is there, and true, while a reviewer has calls of the application to it refused.
+    """
 
     service: str
     tier: Tier = "live"
+    suspended: Literal[True] | UnsetType = UNSET
 
 
 class Environments(msgspec.Struct, frozen=True, gc=False):
@@ -95,6 +100,24 @@ class ServiceActivated(Event, frozen=True, kw_only=True):
     service: str
 
 
+class ServiceSuspended(Event, frozen=True, kw_only=True):
+    """A reviewer has suspended what the review `review_id` approved: calls of the application to this service are refused."""
+
+    account: str
+    client_id: str
+    service: str
+    review_id: str
+
+
+class ServiceResumed(Event, frozen=True, kw_only=True):
+    """The suspension was lifted: calls of the application to this service pass again."""
+
+    account: str
+    client_id: str
+    service: str
+    review_id: str
+
+
 class AppDeleted(Event, frozen=True, kw_only=True):
     """The application is gone; none of its secrets works."""
 
@@ -103,7 +126,16 @@ class AppDeleted(Event, frozen=True, kw_only=True):
 
 
 RegistryEvent = (
-    AccountOpened | TermsAccepted | AppRegistered | AppEdited | SecretReissued | SecretRevoked | ServiceActivated | AppDeleted
+    AccountOpened
+    | TermsAccepted
+    | AppRegistered
+    | AppEdited
+    | SecretReissued
+    | SecretRevoked
+    | ServiceActivated
+    | ServiceSuspended
+    | ServiceResumed
+    | AppDeleted
 )
 
 CODEC: Codec[RegistryEvent] = Codec("registry", RegistryEvent)

@@ -19,6 +19,8 @@ from shared.events.registry import (
     SecretRevoked,
     SelectedService,
     ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
 )
 from tests.support.gates import Gate, Issued, Registry, counted, issue, running_gate, stored_batches, until
 
@@ -213,6 +215,23 @@ async def test_every_change_shows_within_a_second(gate: Gate, registry: Registry
 
     await says(SecretRevoked(account="acme", client_id=issued.client_id, secret_id=secret.secret_id))
     await soon(gate, second, UNAUTHENTICATED)
+
+
+async def test_a_suspended_service_is_refused_and_one_that_is_resumed_is_not(
+    gate: Gate, registry: Registry, nats_url: str
+) -> None:
+    issued = await registry.registers(("csr", "papago-nmt"))
+    about = {"account": "acme", "client_id": issued.client_id, "service": "csr", "review_id": "r1"}
+    await soon(gate, issued, PASSED)
+    await registry.says(ServiceSuspended(**about))
+    await soon(gate, issued, DENIED)
+    assert (await gate.call(issued)).json()["error"]["details"] == "The service app is suspended."
+    assert answer(await gate.call(issued, "papago-nmt")) == PASSED
+    async with running_gate(nats_url) as second:
+        assert answer(await second.call(issued)) == DENIED
+        await registry.says(ServiceResumed(**about))
+        await soon(second, issued, PASSED)
+    await soon(gate, issued, PASSED)
 
 
 async def test_a_deleted_application(gate: Gate, registry: Registry) -> None:

@@ -6,7 +6,15 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from shared.clock import SystemClock
-from shared.events.registry import AppDeleted, AppRegistered, Environments, SelectedService, ServiceActivated
+from shared.events.registry import (
+    AppDeleted,
+    AppRegistered,
+    Environments,
+    SelectedService,
+    ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
+)
 from shared.ids import new_client_id, new_client_secret
 from tests.support.gates import Gate, Issued, Registry, issue, running_gate, stored_batches, until
 from tests.support.granting import Metering, counted_of
@@ -95,6 +103,28 @@ async def test_a_service_in_tier_test_has_the_catalogs_quota(gate: Gate, registr
         return answer.status_code == 200 and "x-tollbook-remaining" not in answer.headers
 
     await until(live, "the service to be live")
+
+
+async def test_a_suspended_service_is_refused_whatever_is_leased(gate: Gate, registry: Registry, metering: Metering) -> None:
+    issued = await limited(gate, registry, metering, daily=100)
+    assert (await gate.call(issued)).headers["x-tollbook-remaining"] == "99"
+    about = {"account": "acme", "client_id": issued.client_id, "service": "csr", "review_id": "r1"}
+    await registry.says(ServiceSuspended(**about))
+
+    async def suspended() -> bool:
+        return (await gate.call(issued)).status_code == 401
+
+    async def given_back() -> bool:
+        return all(row.stated is not None for row in metering.granting.rows.values())
+
+    await until(suspended, "the suspension")
+    await until(given_back, "the lease to be given back")
+    asked, counted = len(metering.granting.requests), counted_of(await stored_batches(metering.nc))
+    assert statuses([await gate.call(issued) for _ in range(3)]) == {401: 3}
+    assert counted_of(await stored_batches(metering.nc)) == counted
+    assert len(metering.granting.requests) == asked
+    await registry.says(ServiceResumed(**about))
+    await until(lambda: passes(gate, issued), "the suspension to be lifted")
 
 
 async def test_without_a_limit_nothing_is_asked(gate: Gate, registry: Registry, metering: Metering) -> None:

@@ -38,6 +38,7 @@ def code(answer: answers.Answer) -> tuple[int, str, str]:
         (Reason.CREDENTIALS_TWICE, (401, "200", "Authentication Failed")),
         (Reason.CREDENTIALS_WRONG, (401, "200", "Authentication Failed")),
         (Reason.SERVICE_NOT_SELECTED, (401, "210", "Permission Denied")),
+        (Reason.SERVICE_SUSPENDED, (401, "210", "Permission Denied")),
         (Reason.WEB_NOT_REGISTERED, (401, "210", "Permission Denied")),
         (Reason.ANDROID_NOT_REGISTERED, (401, "210", "Permission Denied")),
         (Reason.IOS_NOT_REGISTERED, (401, "210", "Permission Denied")),
@@ -47,6 +48,10 @@ def code(answer: answers.Answer) -> tuple[int, str, str]:
 def test_every_reason_has_its_code(reason: Reason, expected: tuple[int, str, str]) -> None:
     assert code(REFUSALS[reason]) == expected
     assert REFUSALS[reason].outcome == reason
+
+
+def test_a_suspended_service_is_said_to_be_so() -> None:
+    assert error_of(REFUSALS[Reason.SERVICE_SUSPENDED])["details"] == "The service app is suspended."
 
 
 def test_no_reason_is_forgotten() -> None:

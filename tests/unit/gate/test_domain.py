@@ -21,6 +21,8 @@ from shared.events.registry import (
     SecretRevoked,
     SelectedService,
     ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
     TermsAccepted,
 )
 
@@ -71,6 +73,14 @@ def with_secret(secret: str) -> Call:
     return Call(Credentials(ID, secret))
 
 
+def suspended(service: str = "clova-studio") -> ServiceSuspended:
+    return ServiceSuspended(account="acme", client_id=ID, service=service, review_id="r1")
+
+
+def resumed(service: str = "clova-studio") -> ServiceResumed:
+    return ServiceResumed(account="acme", client_id=ID, service=service, review_id="r1")
+
+
 def passes(secret: str = FIRST, service: str = "csr", tier: str = "live", quantity: int = 1) -> Pass:
     return Pass(ID, "acme", service, tier, f"secret-{secret[0]}", quantity)  # type: ignore[arg-type]
 
@@ -88,7 +98,7 @@ def test_accounts_and_terms_change_nothing() -> None:
     assert evolve(None, AccountOpened(account="acme", zone="Asia/Seoul")) is None
 
 
-def test_the_order_of_checks_is_service_credentials_selection_environment_quantity() -> None:
+def test_the_order_of_checks_is_service_credentials_selection_suspension_environment_quantity() -> None:
     apps = given(registered())
     wrong_all = Call(Credentials(ID, SECOND), web="https://other.example", quantity=0)
     right_credentials = replace(wrong_all, credentials=Credentials(ID, FIRST))
@@ -97,6 +107,9 @@ def test_the_order_of_checks_is_service_credentials_selection_environment_quanti
     assert when(apps, right_credentials, "papago-nmt") == Reason.SERVICE_NOT_SELECTED
     assert when(apps, right_credentials) == Reason.WEB_NOT_REGISTERED
     assert when(apps, replace(right_credentials, web="")) == Reason.QUANTITY_INVALID
+    apps.apply(suspended("csr"))
+    assert when(apps, wrong_all) == Reason.CREDENTIALS_WRONG
+    assert when(apps, right_credentials) == Reason.SERVICE_SUSPENDED
 
 
 @pytest.mark.parametrize("reason", [Reason.CREDENTIALS_MISSING, Reason.CREDENTIALS_TWICE, Reason.CREDENTIALS_WRONG])
@@ -176,6 +189,31 @@ def test_a_service_is_in_tier_test_until_it_is_activated() -> None:
     assert when(apps) == passes()
 
 
+STUDIO, CSR = SelectedService("clova-studio"), SelectedService("csr")
+
+
+def test_a_suspended_service_is_refused_until_it_is_resumed_and_no_other_is() -> None:
+    apps = given(registered(STUDIO, CSR), suspended())
+    assert when(apps, service="clova-studio") == Reason.SERVICE_SUSPENDED
+    assert when(apps) == passes()
+    apps.apply(resumed())
+    assert when(apps, service="clova-studio") == passes(service="clova-studio")
+    assert apps.get(ID) == given(registered(STUDIO, CSR)).get(ID)
+
+
+def test_a_suspension_stays_when_secrets_and_other_services_change() -> None:
+    apps = given(registered(STUDIO, CSR), suspended(), reissued(SECOND))
+    apps.apply(ServiceActivated(account="acme", client_id=ID, service="csr"))
+    assert when(apps, with_secret(SECOND), service="clova-studio") == Reason.SERVICE_SUSPENDED
+
+
+def test_an_edit_says_itself_what_is_suspended() -> None:
+    apps = given(registered(STUDIO, CSR), suspended(), edited(replace(STUDIO, suspended=True)))
+    assert when(apps, service="clova-studio") == Reason.SERVICE_SUSPENDED
+    apps.apply(edited(SelectedService("clova-studio", "test")))
+    assert when(apps, service="clova-studio") == passes(service="clova-studio", tier="test")
+
+
 @pytest.mark.parametrize(
     ("presented", "refused"),
     [
@@ -223,6 +261,8 @@ def test_the_quantity_is_what_the_record_will_say() -> None:
         reissued(SECOND),
         SecretRevoked(account="acme", client_id=ID, secret_id="s"),
         ServiceActivated(account="acme", client_id=ID, service="csr"),
+        suspended("csr"),
+        resumed("csr"),
         AppDeleted(account="acme", client_id=ID),
     ],
 )
@@ -236,3 +276,5 @@ def test_repeating_an_activation_or_a_revocation_changes_nothing() -> None:
     assert isinstance(app, App)
     assert evolve(app, ServiceActivated(account="acme", client_id=ID, service="csr")) == app
     assert evolve(app, SecretRevoked(account="acme", client_id=ID, secret_id="another")) == app
+    assert evolve(app, suspended("not-selected")) == app
+    assert evolve(app, resumed("csr")) == app

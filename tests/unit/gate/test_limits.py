@@ -21,6 +21,8 @@ from shared.events.registry import (
     SecretRevoked,
     SelectedService,
     ServiceActivated,
+    ServiceResumed,
+    ServiceSuspended,
     Tier,
 )
 
@@ -117,6 +119,8 @@ def edited(*services: SelectedService) -> AppEdited:
             ["csr", "studio"],
         ),
         (ServiceActivated(account="acme", client_id=ID, service="studio"), ["studio"]),
+        (ServiceSuspended(account="acme", client_id=ID, service="csr", review_id="r"), ["csr"]),
+        (ServiceResumed(account="acme", client_id=ID, service="csr", review_id="r"), []),
         (edited(SelectedService("csr")), ["studio"]),
         (edited(SelectedService("csr"), SelectedService("studio", "test"), SelectedService("captcha")), []),
         (edited(), ["csr", "studio"]),
