@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class CatalogBroken(ValueError):
-    """The catalog or the terms cannot be used; the text names the file and each field."""
+    """The catalog, or another file like it, cannot be used; the text names the file and each field."""
 
 
 class Closed(BaseModel):
@@ -92,15 +92,16 @@ Catalog = Mapping[str, CatalogEntry]
 
 def load_catalog(path: Path) -> Catalog:
     """Read and check the catalog. Raises CatalogBroken naming the file and every field that is wrong."""
-    return MappingProxyType({entry.id: entry for entry in _load(path, _CatalogFile).services})
+    return MappingProxyType({entry.id: entry for entry in load_yaml(path, _CatalogFile).services})
 
 
 def load_terms(path: Path) -> TermsOfService:
     """Read and check the terms of service. Raises CatalogBroken as `load_catalog` does."""
-    return _load(path, TermsOfService)
+    return load_yaml(path, TermsOfService)
 
 
-def _load(path: Path, model: type[M]) -> M:
+def load_yaml(path: Path, model: type[M]) -> M:
+    """Read and check any file of the deployment. Raises CatalogBroken naming the file and every field that is wrong."""
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_SIZE_MAX + 1)

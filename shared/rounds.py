@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from shared.errors import TollbookError
 from shared.readiness import Readiness
 from shared.streams.jetstream import StreamRefused
 from shared.streams.passing import may_pass
@@ -24,7 +25,7 @@ class Rounds:
     """Does `step` whenever woken, else every `every_s` (which a step may change), until cancelled.
 
     A round that fails is said in `readiness`, and in the log once as long as it says the same, with a traceback if it is none of
-    the failures that may pass; it is tried again for ever, with back-off. `name` says whose rounds these are.
+    the failures that may pass or say what to do; it is tried again for ever, with back-off. `name` says whose rounds these are.
     """
 
     def __init__(self, name: str, step: Step, every_s: float) -> None:
@@ -72,6 +73,6 @@ class Rounds:
     def _report(self, error: Exception) -> None:
         said = f"{self._name}: {error or type(error).__name__}"
         if said != self.trouble:
-            expected = isinstance(error, StreamRefused) or may_pass(error)
+            expected = isinstance(error, StreamRefused | TollbookError) or may_pass(error)
             log.error("%s", said, exc_info=None if expected else error)
         self.trouble = said

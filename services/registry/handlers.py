@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from services.registry import domain, queries
-from services.registry.cursor import read_cursor, write_cursor
 from shared.answering import Answering, Answers, snapshot
 from shared.catalog import TermsOfService
 from shared.clock import Clock
@@ -43,6 +42,7 @@ from shared.commands.registry import (
     TermsAcceptance,
 )
 from shared.credentials import verifier
+from shared.cursor import Cursors
 from shared.errors import NotFound
 from shared.eventlog.facts import FactsOf
 from shared.eventlog.transact import Transactor
@@ -74,6 +74,7 @@ class Handlers(Answering[Database]):
         self._terms = terms
         self._vault = vault
         self._pepper = pepper
+        self._cursors = Cursors(pepper, "registry")
         self._clock = clock
 
     @property
@@ -212,12 +213,12 @@ class Handlers(Answering[Database]):
         )
 
     async def list_apps(self, query: ListApps) -> AppPage:
-        before = None if query.cursor is None else read_cursor(self._pepper, query.account, query.cursor)
+        before = None if query.cursor is None else self._cursors.read(query.account, query.cursor)[0]
         async with snapshot(self.running.pool) as connection:
             rows = await queries.page_of_apps(connection, query.account, before, query.limit + 1)
         shown = rows[: query.limit]
         more = len(rows) > query.limit
-        next_cursor = write_cursor(self._pepper, query.account, shown[-1].registered) if more else None
+        next_cursor = self._cursors.write(query.account, shown[-1].registered) if more else None
         return AppPage(apps=tuple(row.view for row in shown), next_cursor=next_cursor)
 
     async def get_app(self, query: GetApp) -> AppView:
