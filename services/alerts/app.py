@@ -28,6 +28,7 @@ from services.alerts.serving import Started
 from shared.asyncapi import ChannelDoc, event_docs
 from shared.catalog import load_catalog
 from shared.clock import SystemClock
+from shared.commands.base import AccountId
 from shared.commands.contacts import SERVICE
 from shared.eventlog.log import EventLog
 from shared.eventlog.rebuild import rebuild as rebuild_tables
@@ -71,6 +72,9 @@ class AlertsSettings(CatalogSettings, DatabaseSettings, ChannelSettings):
     templates: DirectoryPath | None = Field(None, description="Folder of your own templates, which stand in for the shipped ones")
     delivery_deadline_h: Annotated[float, Field(gt=0, le=24 * 7)] = Field(
         24, description="Hours for which delivering something is tried, once it is due"
+    )
+    reviewers_account: AccountId | None = Field(
+        None, description="Account whose contacts are told of service apps that wait for a review; none: nobody is"
     )
 
 
@@ -123,7 +127,8 @@ def build(settings: AlertsSettings) -> Service:
             BUCKET, pool, nc, dashboard_values, clock, all_keys=dashboard_keys, replicas=settings.nats_replicas
         )
         worker = open_worker(service, settings, links, renderer, Parts(pool, log, vault, clock, committed))
-        asking = Asking(log, clock, timedelta(hours=settings.delivery_deadline_h))
+        keep_for = timedelta(hours=settings.delivery_deadline_h)
+        asking = Asking(log, clock, keep_for, settings.reviewers_account)
         registry = registry_consumer(pool, nc, clock, asking.of_registry, committed=committed)
         metering = metering_consumer(pool, nc, asking, clock, committed)
         review = review_consumer(pool, nc, asking, clock, committed)

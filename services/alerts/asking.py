@@ -14,8 +14,9 @@ from services.alerts.appending import AT_ONCE, append
 from services.alerts.audience import audience_of
 from services.alerts.following import Told
 from services.alerts.requests import request_stream
+from services.alerts.review_causes import of_review
 from services.alerts.serving import METERING_CONSUMER, REVIEW_CONSUMER
-from services.alerts.telling import Asked, Cause, of_metering, of_registry, of_review, react
+from services.alerts.telling import Asked, Cause, of_metering, of_registry, react
 from shared.clock import Clock
 from shared.eventlog.log import Entry, EventLog, Head, Meta
 from shared.events import metering, review
@@ -36,12 +37,17 @@ _KNOWN: Final = "SELECT stream FROM event WHERE stream = ANY($1::text[]) AND ver
 
 
 class Asking:
-    """Asks for what is to be told. `keep_for`: how long delivering may take, once something is due."""
+    """Asks for what is to be told.
 
-    def __init__(self, log: EventLog[AlertsEvent], clock: Clock, keep_for: timedelta) -> None:
+    `keep_for`: how long delivering may take, once something is due. `reviewers`: the account whose contacts are told of what
+    waits to be reviewed; None: nobody is.
+    """
+
+    def __init__(self, log: EventLog[AlertsEvent], clock: Clock, keep_for: timedelta, reviewers: str | None = None) -> None:
         self._log = log
         self._clock = clock
         self._keep_for = keep_for
+        self._reviewers = reviewers
 
     async def of_metering(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Crossings and exhaustions. Raises Poison for what this release cannot read: somebody would not be told."""
@@ -56,7 +62,7 @@ class Asking:
         await self._ask(connection, causes)
 
     async def of_review(self, connection: Connection, messages: Sequence[Message]) -> None:
-        """Decisions of reviews. Raises Poison as `of_metering`."""
+        """What happens in reviews. Raises Poison as `of_metering`."""
         now = self._clock.now()
         causes: list[Cause | None] = []
         for message in messages:
@@ -64,7 +70,7 @@ class Asking:
                 event, recorded_at = decode(review.CODEC, message)
             except Unreadable as error:
                 raise Poison(message, str(error)) from error
-            causes.append(of_review(event, recorded_at, now, f"review-{message.sequence}"))
+            causes += of_review(event, recorded_at, now, f"review-{message.sequence}", self._reviewers)
         await self._ask(connection, causes)
 
     async def of_registry(self, connection: Connection, told: Sequence[Told]) -> None:

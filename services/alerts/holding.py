@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from shared.events.alerts import About, Crossed, Testing, Verifying
+from shared.events.alerts import About, Crossed, DueSoon, Resumed, Suspended, Testing, Verifying
 from shared.windows import civil
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ class Wishes(NamedTuple):
 
 
 def is_urgent(about: About) -> bool:
-    """Never held back: a limit that is reached, and what somebody waits for."""
+    """Never held back: whether calls pass or are refused, what is to be done soon, and what somebody waits for."""
     match about:
         case Crossed():
             return about.percent >= FULL
-        case Verifying() | Testing():
+        case Suspended() | Resumed() | DueSoon() | Verifying() | Testing():
             return True
         case _:
             return False

@@ -14,7 +14,24 @@ from services.alerts.links import Links
 from services.alerts.messages import Item
 from services.alerts.plain import clipped, plain
 from shared.catalog import CatalogEntry, Unit
-from shared.events.alerts import About, Crossed, Deleted, Locale, Reissued, Reviewed, Testing, Verifying
+from shared.events.alerts import (
+    About,
+    AboutReview,
+    ChangesWanted,
+    Crossed,
+    Deleted,
+    DueSoon,
+    Locale,
+    Reissued,
+    Resumed,
+    Reviewed,
+    Submitted,
+    Suspended,
+    Testing,
+    Verifying,
+    Withdrawn,
+    told_to_reviewers,
+)
 
 APP_MAX: Final = 40
 SERVICE_MAX: Final = 100
@@ -23,17 +40,22 @@ _EXHAUSTED: Final = 1000
 
 
 def urgency(about: About) -> int:
-    """What comes first in a message: codes, calls that are refused, then crossings by percentage and the rest among them."""
+    """What comes first in a message: codes, calls that are refused, what is urgent of reviews, then crossings by percentage and
+    the rest among them."""
     match about:
         case Crossed():
             return min(about.percent, _EXHAUSTED - 1) + _EXHAUSTED * about.exhausted
         case Verifying():
+            return 3 * _EXHAUSTED
+        case Suspended():
             return 2 * _EXHAUSTED
+        case Resumed() | DueSoon():
+            return _EXHAUSTED - 1
         case Reissued():
             return 99
         case Deleted():
             return 98
-        case Reviewed():
+        case Submitted() | ChangesWanted() | Reviewed() | Withdrawn():
             return 1
         case Testing():
             return 0
@@ -48,7 +70,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
     Of crossed: `period` (daily, monthly), `percent`, `lower` (the rungs below that were crossed as well), `exhausted` (calls are
     refused), `test_quota`, `used`, `limit`, `amount` (both, with the unit), `resets_at`. Of secret_reissued: `previous_until`
-    ("": the old secret works no longer). Of review_decided: `approved`. Of verification: `code`, `at_brief`.
+    ("": the old secret works no longer). Of what happens in a review: `review_id`, `to_reviewers`; `due_at` and `due_brief` of
+    review_submitted and review_due_soon, `approved` of review_decided. Of verification: `code`, `at_brief`.
     """
 
     kind: str
@@ -72,11 +95,18 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     resets_at: str = ""
     previous_until: str = ""
     approved: bool = False
+    review_id: str = ""
+    to_reviewers: bool = False
+    due_at: str = ""
+    due_brief: str = ""
     code: str = ""
 
 
 class Section(NamedTuple):
-    """Everything about one application (`app` "": the account) and service (""): no one service)."""
+    """Everything about one application (`app` "": the account) and service (""): no one service). To reviewers: about one review.
+
+    `url`: where to look; a line with another one has more to show than its section.
+    """
 
     app: str
     service: str
@@ -128,8 +158,16 @@ class Telling(NamedTuple):
         return None if entry is None else entry.unit
 
     def app_name(self, item: Item) -> str:
-        """A name that shows; the Client ID where nothing is left of it. "" only if it is about no application."""
-        return clipped(plain(item.app_name), APP_MAX) or plain(item.client_id) if item.client_id else ""
+        """A name that shows; an id where nothing is left of it. "" only if it is about no application."""
+        id_ = item.client_id or (item.about.review_id if isinstance(item.about, AboutReview) else "")
+        return clipped(plain(item.app_name), APP_MAX) or plain(id_) if id_ else ""
+
+    def url(self, item: Item) -> str:
+        """Where there is more to see of it."""
+        if not isinstance(item.about, AboutReview):
+            return self.links.app(item.client_id)
+        page = self.links.review if told_to_reviewers(item.about) else self.links.service_app
+        return page(item.about.review_id)
 
     def _crossing(self, group: Sequence[Item], reader: Reader) -> Line:
         """Of all that was told of a window, the highest; they come in any order."""
@@ -167,15 +205,13 @@ class Telling(NamedTuple):
             service_id=item.service,
             app=self.app_name(item),
             service=self.service_name(item.service, reader.locale) if item.service else "",
-            url=self.links.app(item.client_id),
+            url=self.url(item),
         )
         match item.about:
             case Reissued(at=when, previous_valid_until=until):
                 return replace(line, kind="secret_reissued", at=at(when), previous_until="" if until is None else at(until))
             case Deleted(at=when):  # its page is gone
                 return replace(line, kind="app_deleted", at=at(when), url=self.links.console)
-            case Reviewed(at=when, decision=decision):
-                return replace(line, kind="review_decided", at=at(when), approved=decision == "approved")
             case Verifying(expires_at=until):
                 brief = wording.brief_moment(until, reader.now, reader.zone)
                 return replace(line, kind="verification", at=at(until), at_brief=brief, code=plain(reader.code), url="")
@@ -183,20 +219,34 @@ class Telling(NamedTuple):
                 return replace(line, at=at(when), url="")
             case Crossed():
                 raise AssertionError("crossings are told by window")
+            case _:
+                return _in_review(line, item.about, reader)
+
+
+def _in_review(line: Line, about: AboutReview, reader: Reader) -> Line:
+    def at(instant: datetime) -> str:
+        return wording.moment(reader.locale, instant, reader.zone)
+
+    kind, to_reviewers = str(about.__struct_config__.tag), told_to_reviewers(about)
+    line = replace(line, kind=kind, at=at(about.at), review_id=about.review_id, to_reviewers=to_reviewers)
+    match about:
+        case Submitted(due_at=due) | DueSoon(due_at=due):
+            return replace(line, due_at=at(due), due_brief=wording.brief_moment(due, reader.now, reader.zone))
+        case Reviewed(decision=decision):
+            return replace(line, approved=decision == "approved")
+        case ChangesWanted() | Withdrawn() | Suspended() | Resumed():
+            return line
 
 
 def sections(lines: Iterable[Line]) -> list[Section]:
     """By application and service, in the order in which they first come."""
     grouped: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
-        grouped.setdefault((line.client_id, line.service_id), []).append(line)
-    return [
-        Section(
-            app=group[0].app,
-            service=group[0].service,
-            url=group[0].url,
-            limits=tuple(line for line in group if line.kind == "crossed"),
-            notices=tuple(line for line in group if line.kind != "crossed"),
-        )
-        for group in grouped.values()
-    ]
+        grouped.setdefault((line.client_id or line.review_id, line.service_id), []).append(line)
+    return [_section(group) for group in grouped.values()]
+
+
+def _section(group: Sequence[Line]) -> Section:
+    limits = tuple(line for line in group if line.kind == "crossed")
+    notices = tuple(line for line in group if line.kind != "crossed")
+    return Section(app=group[0].app, service=group[0].service, url=(limits or notices)[0].url, limits=limits, notices=notices)

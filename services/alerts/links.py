@@ -15,6 +15,14 @@ class Links(NamedTuple):
         """The application's page."""
         return f"{self.console}/apps/{quote(client_id)}" if client_id else self.console
 
+    def service_app(self, review_id: str) -> str:
+        """The applicant's page of what was applied for."""
+        return f"{self.console}/service-apps/{quote(review_id)}"
+
+    def review(self, review_id: str) -> str:
+        """The reviewers' page of the same."""
+        return f"{self.console}/reviews/{quote(review_id)}"
+
     def unsubscribe(self, token: str) -> str:
         """Where a reader ends mails; `token` says whose."""
         return f"{self.console}/unsubscribe/{quote(token, safe='')}"

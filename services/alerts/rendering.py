@@ -146,7 +146,7 @@ class Renderer:
     def _sms(self, letter: _Letter, templates: Templates) -> SmsContent:
         locale, top = letter.addressee.locale, letter.lines[0]
         known = self._known(letter)
-        names = (carried(top.app) or top.client_id, carried(top.service) or top.service_id)
+        names = (carried(top.app) or top.client_id or top.review_id, carried(top.service) or top.service_id)
 
         def write(shortened: Sequence[str], figures: bool) -> str:
             app, service = shortened
@@ -206,7 +206,7 @@ class Renderer:
             "app_name": item.app_name.encode("utf-8", "replace").decode(),
             "service": item.service,
             "service_name": self._telling.service_name(item.service, locale),
-            "url": self._telling.links.app(item.client_id),
+            "url": self._telling.url(item),
             "about": about,
         }
         return data | {"unit": self._telling.unit(item.service)} if isinstance(item.about, Crossed) else data

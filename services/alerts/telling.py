@@ -13,10 +13,18 @@ import msgspec
 
 from services.alerts.holding import FULL, Wishes, due_at, is_urgent
 from services.alerts.requests import request_id
-from shared.events.alerts import Crossed, Deleted, Method, NotificationRequested, Reissued, Reviewed, rungs_of
+from shared.events.alerts import (
+    AboutReview,
+    Crossed,
+    Deleted,
+    Method,
+    NotificationRequested,
+    Reissued,
+    rungs_of,
+    told_to_reviewers,
+)
 from shared.events.metering import MeteringEvent, Period, QuotaExhausted, ThresholdCrossed
 from shared.events.registry import AppDeleted, RegistryEvent, SecretReissued
-from shared.events.review import ReviewDecided
 
 if TYPE_CHECKING:
     from shared.events.alerts import About
@@ -29,7 +37,10 @@ Scope: TypeAlias = tuple[str, str, str]
 
 
 class Cause(NamedTuple):
-    """Something to tell. `name` is the same whenever it is heard of; `heard_as`: which event said so."""
+    """Something to tell. `name` is the same whenever it is heard of; `heard_as`: which event said so.
+
+    `account` is whose contacts are told: the application's, or that of the reviewers.
+    """
 
     name: str
     account: str
@@ -60,25 +71,34 @@ class Reached(NamedTuple):
 
 
 class Audience(NamedTuple):
-    """Whom the rules of some applications name and who can be reached, each once; and what the applications are called."""
+    """Whom the rules of some applications name and who can be reached, each once; and what the applications are called.
+
+    `everybody`: by account, whoever can be reached, for accounts that a review concerns.
+    """
 
     rules: Mapping[Scope, Rule]
     reached: Mapping[Scope, Sequence[Reached]]
     names: Mapping[str, str]
+    everybody: Mapping[str, Sequence[Reached]]
 
     def of(self, cause: Cause) -> Iterator[Reached]:
-        """Who is told of it. What no rule of its own service tells anybody is told to all that the application's rules name."""
+        """Who is told of it. What no rule of its own service tells anybody is told to all that the application's rules name.
+
+        What happens in a review is told without any rule too, to the whole account: a decision gets lost to nobody.
+        """
         scope = (cause.account, cause.client_id, cause.service)
-        if isinstance(cause.about, Crossed):
+        if told_to_reviewers(cause.about):
+            yield from self.everybody.get(cause.account, ())
+        elif isinstance(cause.about, Crossed):
             rule = self.rules.get(scope)
             if rule is not None and rule.tells(cause.about):
                 yield from self.reached.get(scope, ())
         elif self.reached.get(scope):
             yield from self.reached[scope]
-        else:
-            for one in self.rules:
-                if one[:2] == scope[:2]:
-                    yield from self.reached.get(one, ())
+        elif named := [one for rule in self.rules if rule[:2] == scope[:2] for one in self.reached.get(rule, ())]:
+            yield from named
+        elif isinstance(cause.about, AboutReview):
+            yield from self.everybody.get(cause.account, ())
 
 
 def rule_of(daily: int | None, monthly: int | None, daily_custom: Iterable[int], monthly_custom: Iterable[int]) -> Rule:
@@ -134,14 +154,6 @@ def _reissued(event: SecretReissued, recorded_at: datetime) -> Reissued:
     return Reissued(recorded_at, event.previous_valid_until)
 
 
-def of_review(event: ReviewDecided, recorded_at: datetime, now: datetime, heard_as: str) -> Cause | None:
-    """What is to be told of it, if it is of today."""
-    if recorded_at + STALE < now:
-        return None
-    about = Reviewed(recorded_at, event.review_id, event.decision)
-    return Cause(f"review_decided/{event.review_id}", event.account, event.client_id, event.service, about, heard_as)
-
-
 class Asked(NamedTuple):
     """A request, and which event it comes from."""
 
@@ -164,7 +176,8 @@ def react(causes: Iterable[Cause], audience: Audience, now: datetime, keep_for: 
             request = NotificationRequested(
                 request_id=id_,
                 account=cause.account,
-                client_id=cause.client_id,
+                # To reviewers it is another account's, and none of those that they can look up as their own.
+                client_id="" if told_to_reviewers(cause.about) else cause.client_id,
                 service=cause.service,
                 app_name=audience.names.get(cause.client_id, ""),
                 contact_id=contact_id,

@@ -24,7 +24,20 @@ PAGE_MAX: Final = 100
 PAGE_DEFAULT: Final = 20
 
 State = Literal["waiting", "delivered", "failed"]
-Kind = Literal["crossed", "secret_reissued", "app_deleted", "review_decided", "verification", "test"]
+Kind = Literal[
+    "crossed",
+    "secret_reissued",
+    "app_deleted",
+    "review_submitted",
+    "review_changes_requested",
+    "review_decided",
+    "review_due_soon",
+    "review_withdrawn",
+    "service_suspended",
+    "service_resumed",
+    "verification",
+    "test",
+]
 TemplateKind = Literal[Kind, "digest"]
 """What a message can be about, and many things in one."""
 

@@ -185,12 +185,58 @@ class Deleted(msgspec.Struct, frozen=True, tag="app_deleted", gc=False):
     at: datetime
 
 
+class Submitted(msgspec.Struct, frozen=True, tag="review_submitted", gc=False):
+    """The service app waits for a review, which is to have decided by `due_at`. `to_reviewers`: it is they who are told."""
+
+    at: datetime
+    review_id: str
+    due_at: datetime
+    to_reviewers: bool = False
+
+
+class ChangesWanted(msgspec.Struct, frozen=True, tag="review_changes_requested", gc=False):
+    """A reviewer wants changes before deciding."""
+
+    at: datetime
+    review_id: str
+
+
 class Reviewed(msgspec.Struct, frozen=True, tag="review_decided", gc=False):
     """A review has decided about the service app."""
 
     at: datetime
     review_id: str
     decision: Literal["approved", "rejected"]
+
+
+class DueSoon(msgspec.Struct, frozen=True, tag="review_due_soon", gc=False):
+    """Reviewers have not decided, and are to have by `due_at`. Only they are told."""
+
+    at: datetime
+    review_id: str
+    due_at: datetime
+
+
+class Withdrawn(msgspec.Struct, frozen=True, tag="review_withdrawn", gc=False):
+    """The applicant wants no decision any more. Only reviewers are told."""
+
+    at: datetime
+    review_id: str
+
+
+class Suspended(msgspec.Struct, frozen=True, tag="service_suspended", gc=False):
+    """A reviewer has suspended the service app: calls are refused. `to_reviewers`: it is they who are told."""
+
+    at: datetime
+    review_id: str
+    to_reviewers: bool = False
+
+
+class Resumed(msgspec.Struct, frozen=True, tag="service_resumed", gc=False):
+    """The suspension was lifted: calls pass again."""
+
+    at: datetime
+    review_id: str
 
 
 class Verifying(msgspec.Struct, frozen=True, tag="verification", gc=False):
@@ -206,15 +252,41 @@ class Testing(msgspec.Struct, frozen=True, tag="test", gc=False):
     at: datetime
 
 
-About = Crossed | Reissued | Deleted | Reviewed | Verifying | Testing
-KINDS: Final = ("crossed", "secret_reissued", "app_deleted", "review_decided", "verification", "test")
+AboutReview = Submitted | ChangesWanted | Reviewed | DueSoon | Withdrawn | Suspended | Resumed
+About = Crossed | Reissued | Deleted | AboutReview | Verifying | Testing
+KINDS: Final = (
+    "crossed",
+    "secret_reissued",
+    "app_deleted",
+    "review_submitted",
+    "review_changes_requested",
+    "review_decided",
+    "review_due_soon",
+    "review_withdrawn",
+    "service_suspended",
+    "service_resumed",
+    "verification",
+    "test",
+)
+
+
+def told_to_reviewers(about: About) -> bool:
+    """Whether it is told to who reviews, whose account is not the application's."""
+    match about:
+        case Submitted() | Suspended():
+            return about.to_reviewers
+        case DueSoon() | Withdrawn():
+            return True
+        case _:
+            return False
 
 
 class NotificationRequested(Event, frozen=True, kw_only=True):
     """A contact is to be told of something by one method; once for each (what, contact, method), and the stream's name says so.
 
-    client_id "": it is not about one application; service "": not about one service. `app_name` is what the application was
-    called then. Due when it happened, or when quiet hours end, or with the digest. After `deadline` it is not sent any more.
+    client_id "": it is not about one application of the account (what reviewers are told is about another account's); service "":
+    not about one service. `app_name` is what the application was called then. Due when it happened, or when quiet hours end, or
+    with the digest. After `deadline` it is not sent any more.
     """
 
     request_id: str

@@ -43,6 +43,7 @@ from shared.events.alerts import (
     Recipient,
     RecipientsChanged,
 )
+from shared.events.codec import Codec, Event
 from shared.events.metering import MeteringEvent, QuotaExhausted, ThresholdCrossed
 from shared.ids import new_id
 from shared.postgres import Pool
@@ -105,6 +106,13 @@ def messages(*events: MeteringEvent, start: int = 1) -> list[Message]:
         data = metering.CODEC.encode(event)
         found.append(Message("METERING", f"metering.events.{name}", sequence, headers, data, datetime.now(UTC)))
     return found
+
+
+def message(codec: Codec[Any], event: Event, sequence: int, at: datetime) -> Message:
+    """As that service's stream has it, recorded at that time."""
+    name = type(event).__name__
+    headers = {"ce-type": codec.ce_type(name, 1), "ce-time": at.isoformat().replace("+00:00", "Z")}
+    return Message(codec.service.upper(), f"{codec.service}.events.{name}", sequence, headers, codec.encode(event), at)
 
 
 class Alerts:

@@ -32,11 +32,11 @@ from shared.events.alerts import (
 from shared.events.metering import STREAM as METERING
 from shared.streams.checkpoints import Source
 from shared.streams.consumer import Consumer
-from shared.streams.message import Message
-from tests.support.alerting import APP, Alerts, crossing, exhausted, messages
+from tests.support.alerting import APP, Alerts, crossing, exhausted, message, messages
 from tests.support.alerts_process import AlertsProcess
 from tests.support.crashes import killed, until
 from tests.support.metering_process import LogFeed
+from tests.support.reviewing import reviewing
 
 TODAY = datetime(2026, 11, 23, 15, tzinfo=UTC)
 
@@ -129,12 +129,6 @@ async def test_what_ended_long_ago_is_not_told(room: Alerts, clock: FixedClock) 
     assert percents(await requests(room)) == [60]
 
 
-def message(codec: Any, event: Any, sequence: int, at: datetime) -> Message:
-    name = type(event).__name__
-    headers = {"ce-type": codec.ce_type(name, 1), "ce-time": at.isoformat().replace("+00:00", "Z")}
-    return Message(codec.service.upper(), f"{codec.service}.events.{name}", sequence, headers, codec.encode(event), at)
-
-
 async def test_new_secrets_deletions_and_reviews_are_told_to_whom_the_rules_name_if_they_are_of_today(
     room: Alerts, clock: FixedClock
 ) -> None:
@@ -151,8 +145,8 @@ async def test_new_secrets_deletions_and_reviews_are_told_to_whom_the_rules_name
     deleted = apps.AppDeleted(account="acme", client_id=APP)
     said = [(registered, old), (older, old), (reissued, now), (deleted, now)]
     follow = follow_registry(write_rows, room.asking.of_registry)
-    decided = review.ReviewDecided(account="acme", review_id="r1", client_id=APP, service="clova-voice", decision="approved")
-    elsewhere = review.ReviewDecided(account="acme", review_id="r2", client_id=APP, service="other", decision="rejected")
+    decided = reviewing(review.ReviewDecided, review_id="r1", service="clova-voice", decision="approved")
+    elsewhere = reviewing(review.ReviewDecided, review_id="r2", service="other", decision="rejected")
     async with room.pool.acquire() as connection, connection.transaction():
         await follow(connection, [message(apps.CODEC, event, place, at) for place, (event, at) in enumerate(said, 1)])
         reviewed = [message(review.CODEC, event, place, now) for place, event in enumerate((decided, elsewhere), 1)]

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from services.alerts.messages import Content, EmailContent, SmsContent
+from services.alerts.samples import to_reviewers
 from services.alerts.templating import LOCALES
 from shared.events.alerts import METHODS
-from tests.support.letters import renderer
+from tests.support.letters import AT, CATALOG, MESSAGE_ID, UNSUBSCRIBE, renderer
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "alerts" / "messages"
 AGAIN = "if that is meant: .venv/bin/python -m tests.unit.alerts.test_rendering_golden, then read what git shows"
@@ -31,11 +32,14 @@ def files(name: str, content: Content) -> dict[str, str]:
 
 
 def written() -> dict[str, str]:
-    made, found = renderer(), {}
-    for kind in made.kinds():
-        for locale in LOCALES:
-            for method in METHODS:
+    made, found = renderer(), dict[str, str]()
+    for locale in LOCALES:
+        for method in METHODS:
+            for kind in made.kinds():
                 found |= files(f"{kind}.{locale}", made.preview(kind, method, locale))
+            for kind, (to, items, _) in to_reviewers(locale, list(CATALOG)):
+                content = made.render(method, to, items, code=None, unsubscribe_url=UNSUBSCRIBE, message_id=MESSAGE_ID, at=AT)
+                found |= files(f"{kind}_to_reviewers.{locale}", content)
     return found
 
 

@@ -30,7 +30,7 @@ def cause(percent: int, *, exhausted: bool = False, version: int = 1) -> Cause:
 
 
 def audience(threshold: int | None, custom: tuple[int, ...] = (), *reached: Reached) -> Audience:
-    return Audience({SCOPE: rule_of(threshold, None, custom, ())}, {SCOPE: reached or (KIM,)}, {SCOPE[1]: "Weather"})
+    return Audience({SCOPE: rule_of(threshold, None, custom, ())}, {SCOPE: reached or (KIM,)}, {SCOPE[1]: "Weather"}, {})
 
 
 steps = st.none() | st.sampled_from(range(10, 101, 10))
@@ -87,4 +87,4 @@ def test_what_nobody_is_told_of_is_no_cause() -> None:
 
 
 def test_without_a_rule_nobody_is_told() -> None:
-    assert react([cause(100)], Audience({}, {}, {}), NOW, DAY) == []
+    assert react([cause(100)], Audience({}, {}, {}, {SCOPE[0]: (KIM,)}), NOW, DAY) == []
