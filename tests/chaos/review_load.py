@@ -17,10 +17,9 @@ from tests.chaos.checks import LOGS, TOLD_MAX, Database, read_log
 from tests.chaos.command_load import until_answered
 from tests.chaos.ledger import Ledger
 from tests.chaos.plan import Pace
-from tests.support.granted import APPROVED, CHECKLIST, FORM, rejected
+from tests.support.granted import APPROVED, CHECKLIST, FORM, PATH, rejected
 
 SERVICE: Final = "clova-studio"
-PATH: Final = "/serviceapp/v1/completions"
 CALLED_WITHIN_S: Final = 10.0
 REQUEST_S: Final = 10.0
 CHANGES: Final = {"comments": [{"field": "form.purpose", "comment": "For whom is it?"}]}

@@ -17,7 +17,7 @@ from tests.support.stack import ROOT, StackProcess
 
 JS = Path(__file__).parent / "js"
 BIN = ROOT / ".venv" / "bin"
-SERVICES = ("registry", "metering", "alerts", "gate", "console")
+SERVICES = ("registry", "metering", "alerts", "review", "gate", "console")
 OLDER_VERSION = "asyncapi-latest-version"
 """Advice, not an error: FastStream writes AsyncAPI 3.0.0, and there is a 3.1.0."""
 

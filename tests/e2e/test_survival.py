@@ -27,7 +27,7 @@ async def test_calls_that_passed_are_counted_whoever_is_killed_meanwhile(own_sta
         client_id, secret = await owner.register("Survivor")
         calling = Calling(owner, client_id, secret)
         await calling.until_passing()
-        for name in ("metering", "registry", "nats", "postgres", "console"):
+        for name in ("metering", "registry", "review", "nats", "postgres", "console"):
             pid = own_stack.ready["pids"][name]
             os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(0.5)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
+
+import httpx
+
+from tests.support.servers import wait_until
 
 FORM: Final[dict[str, Any]] = {
     "name": "Minutes",
@@ -17,6 +23,8 @@ FORM: Final[dict[str, Any]] = {
 }
 """As deploy/review.yaml asks for it, whole."""
 CHECKLIST: Final = dict.fromkeys(("ethics", "tested", "no_harm", "output_filter", "abuse", "told"), True)
+PATH: Final = "/serviceapp/v1/completions"
+"""Where the proxy has the service."""
 CRITERIA: Final = ("code_of_ethics", "safe_case", "risk_response", "monitoring", "accuracy_and_fairness")
 APPROVED: Final[dict[str, Any]] = {"decision": "approved", "criteria": {criterion: {"met": True} for criterion in CRITERIA}}
 
@@ -25,3 +33,14 @@ def rejected(criterion: str, reason: str = "Nobody would notice abuse on a weeke
     """A decision by which that criterion is not met."""
     judged = {**APPROVED["criteria"], criterion: {"met": False, "reason": reason}}
     return {"decision": "rejected", "criteria": judged}
+
+
+@contextmanager
+def called_test_app(ready: Mapping[str, Any], console: httpx.Client) -> Iterator[str]:
+    """A test app of the running stack's owner that has called its service; its Client ID. It is deleted in the end."""
+    issued = console.post("/v1/apps", json={"name": "test app", "services": ["clova-studio"]}).raise_for_status().json()
+    headers = {"X-NCP-APIGW-API-KEY-ID": issued["client_id"], "X-NCP-APIGW-API-KEY": issued["client_secret"]}
+    with httpx.Client(base_url=ready["proxy_url"], headers=headers, timeout=20, trust_env=False) as caller:
+        wait_until(lambda: caller.post(PATH, content=b"Hello").status_code == 200, "a call of the test app")
+    yield issued["client_id"]
+    assert console.delete(f"/v1/apps/{issued['client_id']}").status_code == 204
