@@ -11,7 +11,20 @@ import pytest
 from services.alerts.messages import Item
 from services.alerts.rendering import CHAT_MAX, DATA_ITEMS_MAX, WRITTEN_MAX
 from shared.events import alerts
-from shared.events.alerts import KINDS, METHODS, Deleted, Reissued, Reviewed, Verifying
+from shared.events.alerts import (
+    KINDS,
+    METHODS,
+    ChangesWanted,
+    Deleted,
+    DueSoon,
+    Reissued,
+    Resumed,
+    Reviewed,
+    Submitted,
+    Suspended,
+    Verifying,
+    Withdrawn,
+)
 from shared.windows import UnknownZone
 from tests.support.letters import (
     AT,
@@ -31,6 +44,7 @@ from tests.support.letters import (
 )
 
 RENDERER = renderer()
+DUE = AT + timedelta(days=3, hours=3, minutes=48)
 MONTH = {
     "period": "monthly",
     "window_start": datetime(2026, 10, 31, 15, tzinfo=UTC),
@@ -123,6 +137,17 @@ def test_an_accounts_own_limit_and_a_test_quota_are_named_so() -> None:
         (Reissued(AT, AT + timedelta(hours=1)), "이전 Client Secret은 2026년 11월 24일(화) 15:12까지 사용할 수 있습니다."),
         (Reissued(AT, None), "이전 Client Secret은 더 이상 사용할 수 없습니다."),
         (Deleted(AT), "2026년 11월 24일(화) 14:12에 삭제되었습니다."),
+        (
+            Submitted(AT, "r", DUE),
+            "심사를 신청했습니다(2026년 11월 24일(화) 14:12). 심사 기한은 2026년 11월 27일(금) 18:00입니다.",
+        ),
+        (Submitted(AT, "r", DUE, to_reviewers=True), "심사가 접수되었습니다(2026년 11월 24일(화) 14:12). 처리 기한은"),
+        (ChangesWanted(AT, "r"), "심사에서 보완을 요청했습니다"),
+        (DueSoon(AT, "r", DUE), "아직 결정되지 않았습니다. 처리 기한은 2026년 11월 27일(금) 18:00입니다."),
+        (Withdrawn(AT, "r"), "심사 신청이 철회되었습니다"),
+        (Suspended(AT, "r"), "호출이 거부되고 있습니다(2026년 11월 24일(화) 14:12). 정지 사유는 콘솔에서"),
+        (Suspended(AT, "r", to_reviewers=True), "호출이 거부되고 있습니다(2026년 11월 24일(화) 14:12)."),
+        (Resumed(AT, "r"), "이용 정지가 해제되어 다시 호출할 수 있습니다"),
         (Reviewed(AT, "r", "approved"), "심사를 통과했습니다"),
         (Reviewed(AT, "r", "rejected"), "심사가 반려되었습니다"),
         (Verifying("v", AT + timedelta(minutes=10)), "인증번호는 123456입니다. 2026년 11월 24일(화) 14:22까지 입력해 주세요."),
@@ -167,6 +192,44 @@ def test_a_digest_has_one_section_for_each_application_and_service() -> None:
     assert mail.text.count("* Weather (CAPTCHA (Image))\n") == 1
     assert mail.text.count("* Other (CAPTCHA (Image))\n") == 1
     assert mail.html.count("<tbody>") == 2
+
+
+def test_what_happens_in_a_review_points_to_its_page_also_beside_other_things() -> None:
+    page = "https://console.example/service-apps/r1"
+    decided = item(Reviewed(AT, "r1", "rejected"))
+    alone, beside = email(RENDERER, decided), email(RENDERER, item(), decided)
+    assert f"See more: {page}\n" in alone.text
+    assert f'<a href="{page}"' in alone.html
+    assert f"in the console. {page}\n  https://console.example/apps/{CLIENT_ID}\n" in beside.text
+    assert f'in the console. <a href="{page}"' in beside.html
+    assert json.loads(webhook(RENDERER, decided))["data"]["items"][0]["url"] == page
+
+
+def test_reviewers_read_of_each_review_which_application_it_is_and_where_to_decide() -> None:
+    waiting = [item(Submitted(AT, f"r{number}", DUE, to_reviewers=True), f"App {number}", "") for number in (1, 2)]
+    mail = email(RENDERER, *waiting)
+    for number in (1, 2):
+        section = f"* App {number} (CAPTCHA (Image))\n  - Application 'App {number}' waits for its review"
+        assert section in mail.text
+        assert f"\n  https://console.example/reviews/r{number}\n" in mail.text
+        assert f'<a href="https://console.example/reviews/r{number}"' in mail.html
+    assert mail.subject == "[Tollbook] To review: App 1 (CAPTCHA (Image)) and 1 more"
+    assert "account" not in mail.text
+    assert sms(RENDERER, waiting[0]) == "[Tollbook] App 1 (CAPTCHA (Image)): to review, due 11-27 18:00"
+
+
+def test_when_a_decision_is_due_is_told_in_the_readers_zone() -> None:
+    mail = email(RENDERER, item(Submitted(AT, "r", DUE)), zone="America/St_Johns")
+    assert "A decision is due by Fri 27 Nov 2026, 05:30." in mail.text
+
+
+def test_a_suspension_comes_before_all_that_is_no_code() -> None:
+    refused, suspended = item(crossed(100, exhausted=True), "Refused", "f"), item(Suspended(AT, "r"), "Suspended", "s")
+    mail = email(RENDERER, item(crossed(90)), refused, item(Resumed(AT, "r"), "Resumed", "t"), suspended)
+    assert mail.subject == "[Tollbook] Suspended, calls refused: Suspended (CAPTCHA (Image)) and 3 more"
+    assert [line[2:] for line in mail.text.splitlines() if line.startswith("* ")] == [
+        f"{name} (CAPTCHA (Image))" for name in ("Suspended", "Refused", "Resumed", "Weather")
+    ]
 
 
 def test_an_exact_fifty_leaves_nothing_to_count() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,10 +14,25 @@ from hypothesis import strategies as st
 from services.alerts.messages import Item
 from services.alerts.sms_text import carried, fitting, gsm_septets, korean_bytes, one_segment
 from shared.commands.limits import LIMIT_MAX
-from shared.events.alerts import Deleted, Locale, Reissued, Reviewed, Verifying
+from shared.events.alerts import (
+    ChangesWanted,
+    Deleted,
+    DueSoon,
+    Locale,
+    Reissued,
+    Resumed,
+    Reviewed,
+    Submitted,
+    Suspended,
+    Verifying,
+    Withdrawn,
+    told_to_reviewers,
+)
 from tests.support.letters import AT, CATALOG, CLIENT_ID, crossed, entry, item, renderer, sms
 
 RENDERER = renderer()
+REVIEW = "e" * 32
+DUE = AT + timedelta(days=3, hours=3, minutes=48)
 HOSTILE = "".join(map(chr, range(32))) + "\u2028\u202e\u200b\ufeff\u3164\U0001f600똠é한A{[]}~|€`ｱ漢กخ\ud800"
 NAMES = st.text(max_size=40) | st.text(HOSTILE, max_size=40) | st.text("가나다 abc한", max_size=40)
 
@@ -59,10 +76,33 @@ def test_whatever_the_name_a_crossing_is_one_segment_with_its_percentage(
 @settings(max_examples=60, deadline=None)
 @given(
     name=NAMES,
-    about=st.sampled_from([Reissued(AT, None), Deleted(AT), Reviewed(AT, "r", "approved"), Reviewed(AT, "r", "rejected")]),
+    about=st.sampled_from(
+        [
+            Reissued(AT, None),
+            Deleted(AT),
+            Submitted(AT, REVIEW, DUE),
+            Submitted(AT, REVIEW, DUE, to_reviewers=True),
+            ChangesWanted(AT, REVIEW),
+            Reviewed(AT, REVIEW, "approved"),
+            Reviewed(AT, REVIEW, "rejected"),
+            DueSoon(AT, REVIEW, DUE),
+            Withdrawn(AT, REVIEW),
+            Suspended(AT, REVIEW),
+            Suspended(AT, REVIEW, to_reviewers=True),
+            Resumed(AT, REVIEW),
+        ]
+    ),
+    others=st.integers(0, 3),
 )
-def test_whatever_the_name_everything_else_is_one_segment(locale: Locale, name: str, about: object) -> None:
-    assert_one_segment_for_everybody(sms(RENDERER, item(about, name, service="csr"), locale=locale))
+def test_whatever_the_name_everything_else_is_one_segment(locale: Locale, name: str, about: Any, others: int) -> None:
+    top = item(about, name, "" if told_to_reviewers(about) else CLIENT_ID, service="csr")
+    more = [Item("r", f"other{number}", name, "csr", Reviewed(AT, f"z{number}", "rejected")) for number in range(others)]
+    assert_one_segment_for_everybody(sms(RENDERER, top, *more, locale=locale))
+
+
+def test_a_review_whose_application_has_no_name_for_a_phone_goes_by_its_id() -> None:
+    text = sms(RENDERER, item(DueSoon(AT, REVIEW, DUE), "กข", "", "captcha-image"))
+    assert text == f"[Tollbook] {REVIEW} (CAPTCHA (Image)): review due 11-27 18:00"
 
 
 @pytest.mark.parametrize("locale", ["ko", "en"])
