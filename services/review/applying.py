@@ -23,7 +23,7 @@ from services.review.domain import (
     moment,
     own_application,
 )
-from services.review.models import choice_problems, choices_missing
+from services.review.models import Tuned, choice_problems, choices_missing
 from services.review.refusals import Asking, refused
 from services.review.states import Act
 from shared.commands.base import Command
@@ -76,7 +76,7 @@ def draft(state: ServiceApp | None, facts: ApplicantFacts, command: DraftApplica
     return _begun(command, content, new, "")
 
 
-def amend(state: ServiceApp | None, facts: ApplicantFacts, command: AmendApplication, rules: Rules, new: New) -> D:
+def amend(state: ServiceApp | None, facts: ApplicantFacts, command: AmendApplication, new: New) -> D:
     """Begin an application with what an approved one says, to take its place once it is approved itself."""
     service_app, application = own_application(state, command, command.review_id)
     _check_may("amend", service_app, application, facts, command)
@@ -134,7 +134,7 @@ def submit(state: ServiceApp | None, facts: ApplicantFacts, command: SubmitAppli
     _check_may("submit", service_app, application, facts, command)
     _check_still_there(facts, service_app.service, application)
     assert facts.content is not None, "the read tables and the vault are never behind the log"
-    lacking = missing(facts.content, facts, rules)
+    lacking = missing(facts.content, facts.tuned, rules)
     if lacking:
         raise InvalidInput("Something is missing or does not fit before this can be submitted.", lacking)
     event = ApplicationSubmitted(
@@ -175,10 +175,10 @@ def retire(state: ServiceApp | None, command: RetireServiceApp) -> Decision[Revi
     return Decision([event], reply)
 
 
-def missing(content: Content, facts: ApplicantFacts, rules: Rules) -> list[FieldProblem]:
+def missing(content: Content, tuned: Mapping[str, Tuned], rules: Rules) -> list[FieldProblem]:
     """All that a draft lacks, or has wrong, before it can be submitted."""
     lacking = [] if content.form_version == rules.form.version else [_other_form(rules)]
-    lacking += choices_missing(rules.models, facts.tuned, content.service, content.model, content.task)
+    lacking += choices_missing(rules.models, tuned, content.service, content.model, content.task)
     return lacking + forms.missing(rules.form, content)
 
 

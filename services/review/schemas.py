@@ -11,10 +11,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import Draft202012Validator, SchemaError, ValidationError
 from jsonschema.validators import extend
 
+from shared.commands.review import FORM_DEPTH_MAX
 from shared.errors import FieldProblem
+
+TEXT_MAX: Final = 50_000
+LIST_MAX: Final = 1_000
+NUMBER_MAX: Final = 2**53
+"""Beyond this JSON's numbers are not exact everywhere."""
 
 KEYWORDS: Final = frozenset(
     {
@@ -58,6 +64,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
 # -- keywords that are checked otherwise than the library does: the same meaning, but told field by field, and bounded
 
 _Found = Iterator[ValidationError]
+_Problems = Iterator[tuple[str, str]]
 
 
 def _required(_: Any, required: list[str], instance: Any, __: Mapping[str, Any]) -> _Found:
@@ -118,6 +125,91 @@ DRAFT: Final[Any] = extend(  # type: ignore[no-untyped-call]
     type_checker=_CHECKER,
 )
 """Checks what is written so far: nothing has to be there."""
+
+
+# -- schemas of forms
+
+
+def schema_problems(schema: Any) -> list[str]:
+    """What is wrong with a form's schema, each with its place in it; none: every input can be checked and spoken about."""
+    found = [f"{place}: {problem}" for place, problem in _wrong(schema, "schema", 0)]
+    if isinstance(schema, dict) and schema.get("type") != "object":
+        found.append("schema: the form itself is an object")
+    if found:
+        return found
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return [f"schema.{'.'.join(map(str, error.absolute_path))}: {error.message}"]
+    return []
+
+
+def _wrong(schema: Any, place: str, depth: int) -> _Problems:
+    if not isinstance(schema, dict):
+        yield place, "this is not a schema"
+        return
+    if depth > FORM_DEPTH_MAX:
+        yield place, f"it is nested deeper than {FORM_DEPTH_MAX}"
+        return
+    unknown = sorted(str(keyword) for keyword in schema if keyword not in KEYWORDS)
+    if unknown:
+        yield place, f"{', '.join(unknown)}: not a keyword that a form can have; these are: {', '.join(sorted(KEYWORDS))}"
+    check = _WRONG.get(str(schema.get("type")))
+    if check is None:
+        yield place, f"type has to be one of: {', '.join(_TYPES)}"
+    else:
+        yield from check(schema, place, depth)
+
+
+def _wrong_text(schema: Mapping[str, Any], place: str, _: int) -> _Problems:
+    if not _is_number(schema.get("maxLength"), 1, TEXT_MAX):
+        yield place, f"a text needs a maxLength, up to {TEXT_MAX}"
+    try:
+        re.compile(schema.get("pattern", ""))
+    except (re.error, TypeError):
+        yield place, "pattern is no regular expression"
+
+
+def _wrong_number(schema: Mapping[str, Any], place: str, _: int) -> _Problems:
+    for name in ("minimum", "maximum"):
+        if not _is_number(schema.get(name), -NUMBER_MAX, NUMBER_MAX):
+            yield place, f"a number needs a {name}, between -{NUMBER_MAX} and {NUMBER_MAX}"
+
+
+def _wrong_list(schema: Mapping[str, Any], place: str, depth: int) -> _Problems:
+    if not _is_number(schema.get("maxItems"), 1, LIST_MAX):
+        yield place, f"a list needs a maxItems, up to {LIST_MAX}"
+    yield from _wrong(schema.get("items"), f"{place}.items", depth + 1)
+
+
+def _wrong_object(schema: Mapping[str, Any], place: str, depth: int) -> _Problems:
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or not properties:
+        yield place, "an object needs properties"
+        return
+    if schema.get("additionalProperties") is not False:
+        yield place, "an object needs additionalProperties: false"
+    required = schema.get("required", [])
+    if not isinstance(required, list) or any(name not in properties for name in required):
+        yield place, "required names what is no property"
+    for name, inner in properties.items():
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", str(name), re.ASCII):
+            yield place, "a property's name is a letter, then letters, digits, _ and -; 64 characters at most"
+        yield from _wrong(inner, f"{place}.{name}", depth + 1)
+
+
+_WRONG: Final[Mapping[str, Callable[[Mapping[str, Any], str, int], _Problems]]] = {
+    "string": _wrong_text,
+    "integer": _wrong_number,
+    "number": _wrong_number,
+    "boolean": lambda *_: iter(()),
+    "array": _wrong_list,
+    "object": _wrong_object,
+}
+
+
+def _is_number(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 # -- words

@@ -43,6 +43,9 @@ State = Literal[
 """Of an application. `submitted`: it waits for a reviewer; `in_review`: one has claimed it; `superseded`: an amendment stands in
 its place; `retired`: the application behind it was deleted, or has given up the service."""
 
+RevisionOutcome = Literal["approved", "rejected", "withdrawn", "changes_requested", "retired"]
+"""What became of a revision."""
+
 TestAppStatus = Literal["test", "live", "superseded", "retired"]
 
 _LINES: Final = frozenset("\n\t")
@@ -258,12 +261,16 @@ class RevisionSummary(Reply):
     revision: int
     begun_at: datetime
     submitted_at: datetime | None
-    outcome: Literal["approved", "rejected", "withdrawn", "changes_requested", "retired"] | None
+    outcome: RevisionOutcome | None
     ended_at: datetime | None
 
 
 class Happened(Reply):
-    """One step of an application's history. `by`: `applicant`, `reviewer` or `service`; never who."""
+    """One step of an application's history. `by`: `applicant`, `reviewer` or `service`; never who.
+
+    `what`: drafted, revised, submitted, withdrawn, review_started, review_released, due_soon, changes_requested, first_approval,
+    approved, rejected, superseded, suspended, suspension_lifted or retired. `note`: the reason of a suspension or its end.
+    """
 
     at: datetime
     what: str
