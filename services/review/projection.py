@@ -69,6 +69,7 @@ _WRITTEN: Final = {
     **_POSITION,
 }
 _CLAIMED: Final = {"claimed_by": "text", "claimed_at": "timestamptz"}
+_TIMES: Final = {"submitted_at": "timestamptz", "due_at": "timestamptz", "decided_at": "timestamptz"}
 # Columns and their types.
 
 _PUBLISH: Final = insert(
@@ -95,11 +96,12 @@ _DRAFT: Final = insert(
         "approvals": "integer",
         "due_soon": "boolean",
         **dict.fromkeys(("seen_state", "claimed_by"), "text"),
-        **dict.fromkeys(("claimed_at", "decided_at"), "timestamptz"),
+        "claimed_at": "timestamptz",
+        **_TIMES,
     },
 )
 _EDIT: Final = update("application", _ID, _WRITTEN)
-_REVISE: Final = update("application", _ID, {"state": "text", **_WRITTEN})
+_REVISE: Final = update("application", _ID, {"state": "text", **_WRITTEN, **_TIMES, "approvals": "integer"})
 _SUBMIT: Final = Write(
     "application",
     """
@@ -155,11 +157,12 @@ def _of_application(recorded: Placed, event: Applied) -> Change:
         case ApplicationDrafted():
             app = (event.account, event.client_id, event.service, event.amends, "", "draft")
             written = (1, event.model, event.task, event.vault_id, at, position)
-            return _change(event, _DRAFT, *app, *written, position, at, 0, False, None, None, None, None)
+            return _change(event, _DRAFT, *app, *written, position, at, 0, False, *[None] * 6)
         case ApplicationEdited():
             return _change(event, _EDIT, event.revision, event.model, event.task, event.vault_id, at, position)
         case ApplicationRevised():
-            return _change(event, _REVISE, "draft", event.revision, event.model, event.task, event.vault_id, at, position)
+            written = (event.revision, event.model, event.task, event.vault_id, at, position)
+            return _change(event, _REVISE, "draft", *written, None, None, None, 0)
         case ApplicationSubmitted():
             return _change(event, _SUBMIT, event.revision, at, event.due_at, position)
         case ReviewDueSoon():

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import asyncpg
 
 from services.review.dashboard import ReviewValue, encode, key_of
-from shared.commands.review import TestAppStatus
+from shared.commands.review import State, TestAppStatus
 from shared.commands.reviews import ListReviews, ReviewItem
 from shared.commands.service_apps import ApplicationSummary, ListApplications, TestAppView
 from shared.postgres import Connection
@@ -32,7 +32,8 @@ _REVIEWS: Final = f"""
 """  # noqa: S608 - constants
 _TEST_APPS: Final = """
     SELECT s.client_id, app.name, s.service, s.since, s.live_at, s.gone_at,
-        EXISTS (SELECT FROM app_service AS o WHERE o.client_id = s.client_id AND o.service = s.service AND o.began > s.began) AS again,
+        EXISTS (SELECT FROM app_service AS o
+            WHERE o.client_id = s.client_id AND o.service = s.service AND o.began > s.began) AS again,
         (SELECT review_id FROM application AS a WHERE a.client_id = s.client_id AND a.service = s.service
             AND (s.gone_at IS NULL OR a.drafted_at <= s.gone_at) AND a.drafted_at >= s.since
             ORDER BY drafted DESC LIMIT 1) AS service_app
@@ -54,7 +55,7 @@ _VALUES: Final = """
 _KEYS: Final = "SELECT DISTINCT account, client_id, service FROM application"
 TEST_APPS_MAX: Final = 1_000
 """Of an account in one answer, at most: the newest ones."""
-_WAITING: Final = ("submitted", "in_review")
+_WAITING: Final[tuple[State, ...]] = ("submitted", "in_review")
 
 
 class Applied(NamedTuple):
@@ -85,12 +86,12 @@ async def reviews(
 
     `needed`: how many have to approve, by service.
     """
-    states = _WAITING if query.state is None else (query.state,)
-    if query.overdue:
-        states = tuple(state for state in states if state in _WAITING)
+    states = (
+        [state for state in _WAITING if query.state in (None, state)] if query.overdue or query.state is None else [query.state]
+    )
     due, drafted = (None, 0) if after is None else (_EPOCH + after[0] * _MICROSECOND, after[1])
     claimed_by, due_before = query.reviewer if query.mine else None, now if query.overdue else None
-    rows = await connection.fetch(_REVIEWS, list(states), claimed_by, due_before, due, drafted, query.limit + 1)
+    rows = await connection.fetch(_REVIEWS, states, claimed_by, due_before, due, drafted, query.limit + 1)
     return [Queued(_item(row, query.account, now, needed), _place(row)) for row in rows]
 
 
