@@ -30,25 +30,24 @@ class Desk(NamedTuple):
 @pytest.fixture(scope="module")
 def draft(stack: StackProcess, console: httpx.Client) -> Iterator[str]:
     """Where a draft is that keeps what fits."""
-    with called_test_app(stack.ready, console) as client_id:
-        body = {"client_id": client_id, "service": "clova-studio", "form": FORM}
-        answer = console.post("/v1/service-apps", json=body)
-        assert answer.status_code == 201, answer.text
-        yield f"/v1/service-apps/{answer.json()['id']}"
+    client_id = called_test_app(stack.ready, console)
+    answer = console.post("/v1/service-apps", json={"client_id": client_id, "service": "clova-studio", "form": FORM})
+    assert answer.status_code == 201, answer.text
+    yield f"/v1/service-apps/{answer.json()['id']}"
+    assert console.delete(f"/v1/apps/{client_id}").status_code == 204
 
 
 @pytest.fixture(scope="module")
 def desk(stack: StackProcess, console: httpx.Client) -> Iterator[Desk]:
     headers = {"authorization": f"Bearer {stack.ready['reviewer_token']}"}
-    with (
-        called_test_app(stack.ready, console) as client_id,
-        httpx.Client(base_url=console.base_url, headers=headers, timeout=20, trust_env=False) as reviewer,
-    ):
+    with httpx.Client(base_url=console.base_url, headers=headers, timeout=20, trust_env=False) as reviewer:
+        client_id = called_test_app(stack.ready, console)
         whole = {"model": "HCX-003", "task": "chat", "form": FORM, "checklist": CHECKLIST}
         drafted = console.post("/v1/service-apps", json={"client_id": client_id, "service": "clova-studio", **whole}).json()
         console.post(f"/v1/service-apps/{drafted['id']}/submission").raise_for_status()
         reviewer.put(f"/v1/reviews/{drafted['id']}/claim").raise_for_status()
         yield Desk(reviewer, drafted["id"])
+    assert console.delete(f"/v1/apps/{client_id}").status_code == 204
 
 
 @bounded
