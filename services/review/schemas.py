@@ -14,13 +14,11 @@ from typing import Any, Final
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
 from jsonschema.validators import extend
 
-from shared.commands.review import FORM_DEPTH_MAX
+from shared.commands.review import FORM_DEPTH_MAX, NUMBER_MAX
 from shared.errors import FieldProblem
 
 TEXT_MAX: Final = 50_000
 LIST_MAX: Final = 1_000
-NUMBER_MAX: Final = 2**53
-"""Beyond this JSON's numbers are not exact everywhere."""
 
 KEYWORDS: Final = frozenset(
     {
@@ -105,7 +103,7 @@ def _nothing(*_: Any) -> _Found:
 
 
 def _finite(_: Any, instance: Any) -> bool:
-    return isinstance(instance, int | float) and not isinstance(instance, bool) and math.isfinite(instance)
+    return isinstance(instance, int | float) and not isinstance(instance, bool) and abs(instance) < math.inf
 
 
 _AS_ALWAYS: Final[Mapping[str, Callable[..., _Found]]] = {

@@ -23,6 +23,8 @@ SERVICE: Final = "review"
 FORM_BYTES_MAX: Final = 200_000
 """A form as JSON, at most: two of them with their schema go into one message of NATS."""
 FORM_DEPTH_MAX: Final = 8
+NUMBER_MAX: Final = 2**53
+"""Beyond this JSON's numbers are not exact everywhere."""
 CHECKLIST_MAX: Final = 100
 REASON_MAX: Final = 2_000
 TUNED_TASKS_MAX: Final = 100
@@ -74,6 +76,10 @@ def _plain(value: JsonValue, place: tuple[str | int, ...], problems: list[InitEr
         except PydanticCustomError as problem:
             problems.append(InitErrorDetails(type=problem, loc=place, input=None))
             return None
+    if isinstance(value, int | float) and not abs(value) <= NUMBER_MAX:  # nor is what is no number (NaN)
+        problem = PydanticCustomError("number", "This number is too large.", {"hint": "Give a smaller one."})
+        problems.append(InitErrorDetails(type=problem, loc=place, input=None))
+        return None
     if isinstance(value, list):
         return [_plain(one, (*place, index), problems) for index, one in enumerate(value)]
     if isinstance(value, dict):
@@ -127,7 +133,8 @@ ItemId = Annotated[
 ]
 FormEntered = Annotated[dict[str, JsonValue], BeforeValidator(few), AfterValidator(_form)]
 """What is written on the form, by field. Whether it fits the form's schema is the service's to say."""
-ChecklistEntered = Annotated[dict[ItemId, bool], BeforeValidator(few)]
+YesOrNo = Annotated[bool, Field(strict=True)]
+ChecklistEntered = Annotated[dict[ItemId, YesOrNo], BeforeValidator(few)]
 """Yes (true) or No by item of the guide checklist."""
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=REASON_MAX), AfterValidator(_text)]
 Said = Annotated[str, StringConstraints(strip_whitespace=True, max_length=REASON_MAX), AfterValidator(_text)]

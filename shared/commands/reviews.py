@@ -24,6 +24,7 @@ from shared.commands.review import (
     RevisionSummary,
     Said,
     State,
+    YesOrNo,
     few,
 )
 from shared.events.review import Outcome
@@ -42,7 +43,7 @@ FieldPath = Annotated[
 class Judgement(Message):
     """What a reviewer says about one criterion."""
 
-    met: bool
+    met: YesOrNo
     reason: Said = ""
 
 

@@ -1,4 +1,4 @@
-"""Events of reviews can be read for ever."""
+"""The events of review can be read for ever."""
 
 from __future__ import annotations
 
