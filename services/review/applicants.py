@@ -83,9 +83,7 @@ class ApplicantHandlers(Answering[Started]):
         }
 
     async def draft(self, command: DraftApplication) -> ApplicationView:
-        called = await self._tests(command) and await self._first_calls.made(
-            command.account, command.client_id, command.service
-        )
+        called = await self._tests(command) and await self._first_calls.made(command.account, command.client_id, command.service)
         new = _new()
         stream = service_app_stream(command.client_id, command.service)
         return await self._run(
@@ -112,9 +110,7 @@ class ApplicantHandlers(Answering[Started]):
 
     async def amend(self, command: AmendApplication) -> ApplicationView:
         new = _new()
-        return await self._run_on(
-            command, command.review_id, lambda state, facts: applying.amend(state, facts, command, new)
-        )
+        return await self._run_on(command, command.review_id, lambda state, facts: applying.amend(state, facts, command, new))
 
     async def list_applications(self, query: ListApplications) -> ApplicationPage:
         before = None if query.cursor is None else self._cursors.read(query.account, query.cursor)[0]
@@ -150,9 +146,7 @@ class ApplicantHandlers(Answering[Started]):
         if service is None:
             raise Conflict("The catalog has this service no longer.")
         endpoint = f"{self._api_url}{service.proxy_path}"
-        call = Call(
-            query.review_id, story.service_app.client_id, service.id, endpoint, application.model, application.task
-        )
+        call = Call(query.review_id, story.service_app.client_id, service.id, endpoint, application.model, application.task)
         return code_view(call)
 
     async def list_test_apps(self, query: ListTestApps) -> TestApps:

@@ -17,7 +17,7 @@ _WHERE: Final = "SELECT account, client_id, service, seen_revision IS NOT NULL F
 _TIMES: Final = "SELECT recorded_at FROM event WHERE stream = $1 ORDER BY version"
 _APP: Final = "SELECT name, deleted FROM app WHERE client_id = $1 AND account = $2"
 _SELECTED: Final = """
-    SELECT service, CASE WHEN reviewed AND live_at IS NULL THEN 'test' ELSE 'live' END FROM app_service
+    SELECT service, CASE WHEN reviewed AND live_at IS NULL THEN 'test' ELSE 'live' END AS tier FROM app_service
     WHERE client_id = $1 AND gone_at IS NULL
 """
 _CONTENT: Final = """
@@ -80,7 +80,7 @@ async def app_of(connection: Connection, account: str, client_id: str) -> AppRow
     row = await connection.fetchrow(_APP, client_id, account)
     if row is None:
         return None
-    services = {service: tier for service, tier in await connection.fetch(_SELECTED, client_id)}
+    services = {selected["service"]: selected["tier"] for selected in await connection.fetch(_SELECTED, client_id)}
     return AppRow(row["name"], services, row["deleted"])
 
 

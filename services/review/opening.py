@@ -9,7 +9,7 @@ from services.review import history
 from services.review.content import Content, decode
 from services.review.domain import no_application
 from services.review.facts import Place, place_of
-from services.review.history import Revision, Story, stories
+from services.review.history import Recorded, Revision, Story, stories
 from services.review.serving import Started
 from shared.errors import NotFound
 from shared.postgres import Connection
@@ -54,7 +54,7 @@ async def content_before(connection: Connection, started: Started, opened: Opene
 
 async def _opened(connection: Connection, started: Started, place: Place, review_id: str) -> Opened:
     recorded = await started.log.read_stream(connection, place.stream)
-    found = stories([(one.recorded_at, started.log.decode(one)) for one in recorded])
+    found = stories(Recorded(one.recorded_at, started.log.decode(one)) for one in recorded)
     if review_id not in found:
         raise NotFound("This application is not in the log: the read tables have to be built again (--rebuild).")
     name: str | None = await connection.fetchval(_NAME, place.client_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -26,13 +27,17 @@ _HASH: Final = "SELECT form_hash FROM form WHERE form_version = $1"
 class FormPublisher:
     """Publishes `form`, and calls `published` when it is: applications are answered about from then on.
 
-    A version that was published with other content stays as it is: `readiness` says so until the file says another version.
+    `looked` is set once something can be recorded. A version that was published with other content stays as it is: `readiness`
+    says so until the file says another version.
     """
 
-    def __init__(self, pool: Pool, transactor: Transactor[ReviewEvent], form: Form, published: Callable[[], None]) -> None:
+    def __init__(
+        self, pool: Pool, transactor: Transactor[ReviewEvent], form: Form, looked: asyncio.Event, published: Callable[[], None]
+    ) -> None:
         self._pool = pool
         self._transactor = transactor
         self._form = form
+        self._looked = looked
         self._published = published
         self._done = False
         self._rounds = Rounds("the form", self._publish, AGAIN_S)
@@ -52,6 +57,7 @@ class FormPublisher:
         async with reading(self._pool) as connection:
             known: str | None = await connection.fetchval(_HASH, form.version)
         if known != form.form_hash:
+            await self._looked.wait()
             command = PublishForm(
                 command_id=new_id(),
                 account=SERVICE,

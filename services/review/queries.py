@@ -27,7 +27,7 @@ _APPLICATIONS: Final = f"""
 _REVIEWS: Final = f"""
     SELECT a.*, {_NAME} FROM application AS a
     WHERE seen_state = ANY($1::text[]) AND ($2::text IS NULL OR claimed_by = $2) AND ($3::timestamptz IS NULL OR seen_due_at < $3)
-        AND ($4::timestamptz IS NULL OR (seen_due_at, drafted) > ($4, $5))
+        AND (seen_due_at, drafted) > ($4::timestamptz, $5::bigint)
     ORDER BY seen_due_at, drafted LIMIT $6
 """  # noqa: S608 - constants
 _TEST_APPS: Final = """
@@ -80,16 +80,17 @@ async def applications_of(connection: Connection, query: ListApplications, befor
 
 
 async def reviews(
-    connection: Connection, query: ListReviews, after: tuple[int, int] | None, now: datetime, needed: Mapping[str, int]
+    connection: Connection, query: ListReviews, after: tuple[int, int], now: datetime, needed: Mapping[str, int]
 ) -> list[Queued]:
-    """Applications as reviewers see them, in the order of their due time, after a place: one more than the query's limit.
+    """Applications as reviewers see them, in the order of their due time, after a place (0, 0: from the first one): one more
+    than the query's limit.
 
     `needed`: how many have to approve, by service.
     """
     states = (
         [state for state in _WAITING if query.state in (None, state)] if query.overdue or query.state is None else [query.state]
     )
-    due, drafted = (None, 0) if after is None else (_EPOCH + after[0] * _MICROSECOND, after[1])
+    due, drafted = _EPOCH + after[0] * _MICROSECOND, after[1]
     claimed_by, due_before = query.reviewer if query.mine else None, now if query.overdue else None
     rows = await connection.fetch(_REVIEWS, states, claimed_by, due_before, due, drafted, query.limit + 1)
     return [Queued(_item(row, query.account, now, needed), _place(row)) for row in rows]

@@ -20,6 +20,7 @@ _KEY_ID_LENGTH: Final = 4
 _NONCE_LENGTH: Final = 12
 _KEY_LENGTH: Final = 32
 _PRINTING: Final = b"tollbook fingerprint"
+_DERIVING: Final = b"tollbook derived key"
 _PLAIN_LENGTH: Final = 32
 _PUT: Final = insert("vault", {"id": "text", "sealed": "bytea"})
 
@@ -41,6 +42,7 @@ class Vault:
         self._ciphers = {_key_id(key): AESGCM(key) for key in parsed}
         self._printing = {_key_id(key): hmac.digest(key, _PRINTING, hashlib.sha256) for key in parsed}
         self._sealing = _key_id(parsed[0])
+        self._deriving = hmac.digest(parsed[0], _DERIVING, hashlib.sha256)
 
     def seal(self, context: str, plaintext: bytes) -> bytes:
         """key id, nonce, ciphertext with tag. It opens only under the same `context`: a row copied to another id does not."""
@@ -68,6 +70,10 @@ class Vault:
         except KeyError as error:
             raise VaultKeyUnknown("A fingerprint cannot be compared: add its key to TOLLBOOK_VAULT_KEY.") from error
         return hmac.compare_digest(kept[_KEY_ID_LENGTH:], hmac.digest(key, content, hashlib.sha256))
+
+    def derived(self, purpose: str) -> bytes:
+        """A key for something else that must not be forged, another one for each purpose. It changes with the key that seals."""
+        return hmac.digest(self._deriving, purpose.encode(), hashlib.sha256)
 
     async def put(self, connection: Connection, id_: str, plaintext: bytes) -> None:
         """Keep `plaintext` under `id_`, which must be new."""
