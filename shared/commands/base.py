@@ -72,6 +72,8 @@ _HINTS: Final[Mapping[str, str]] = {
     "int_parsing": "Give it as a whole number.",
     "int_from_float": "Give it as a whole number.",
     "bool_type": "Give true or false.",
+    "bool_parsing": "Give true or false.",
+    "dict_type": "Give a JSON object.",
     "list_type": "Give a JSON array.",
     "tuple_type": "Give a JSON array.",
     "literal_error": "Give one of these.",
