@@ -104,7 +104,7 @@ def edit(state: ServiceApp | None, facts: ApplicantFacts, command: EditApplicati
         checklist={**before.checklist, **(command.checklist or {})},
     )
     _check_written(content, command, facts, rules)
-    if drafted and same(content, before):
+    if same(content, before):
         return Decision([], Done(review_id=application.review_id, revision=application.revision))
     content = msgspec.structs.replace(content, salt=new.salt)
     encoded = encode(content)

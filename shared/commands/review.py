@@ -67,8 +67,8 @@ def _text(entered: str) -> str:
 def _plain(value: JsonValue, place: tuple[str | int, ...], problems: list[InitErrorDetails]) -> JsonValue:
     """The value with its texts composed; what is wrong with any of them goes to `problems`."""
     if len(place) > FORM_DEPTH_MAX:
-        problem = PydanticCustomError("too_deep", "It is nested too deep.", {"hint": "Fill the form in as its schema says."})
-        problems.append(InitErrorDetails(type=problem, loc=place, input=None))
+        too_deep = PydanticCustomError("too_deep", "It is nested too deep.", {"hint": "Fill the form in as its schema says."})
+        problems.append(InitErrorDetails(type=too_deep, loc=place, input=None))
         return None
     if isinstance(value, str):
         try:
@@ -77,8 +77,8 @@ def _plain(value: JsonValue, place: tuple[str | int, ...], problems: list[InitEr
             problems.append(InitErrorDetails(type=problem, loc=place, input=None))
             return None
     if isinstance(value, int | float) and not abs(value) <= NUMBER_MAX:  # nor is what is no number (NaN)
-        problem = PydanticCustomError("number", "This number is too large.", {"hint": "Give a smaller one."})
-        problems.append(InitErrorDetails(type=problem, loc=place, input=None))
+        too_large = PydanticCustomError("number", "This number is too large.", {"hint": "Give a smaller one."})
+        problems.append(InitErrorDetails(type=too_large, loc=place, input=None))
         return None
     if isinstance(value, list):
         return [_plain(one, (*place, index), problems) for index, one in enumerate(value)]
