@@ -10,9 +10,11 @@ from pydantic_settings import SettingsConfigDict
 
 import shared
 from services.registry.domain import APPS_MAX_DEFAULT, Rules
+from services.registry.following import REVIEW, review_consumer
 from services.registry.handlers import SERVICE, Database, Handlers
 from services.registry.projection import BUCKET, TABLES, project
 from services.registry.queries import kv_keys, kv_values
+from services.registry.rebuild import review_again
 from shared.asyncapi import ChannelDoc, event_docs
 from shared.catalog import load_catalog, load_terms
 from shared.clock import SystemClock
@@ -23,6 +25,8 @@ from shared.eventlog.rebuild import rebuild as rebuild_tables
 from shared.eventlog.transact import Transactor
 from shared.eventlog.vault import Vault
 from shared.events.registry import CODEC
+from shared.events.review import CODEC as REVIEW_CODEC
+from shared.events.review import SUBJECTS as REVIEW_SUBJECTS
 from shared.main import Program
 from shared.postgres import open_pool
 from shared.service import Service
@@ -80,6 +84,9 @@ def build(settings: RegistrySettings) -> Service:
         )
         for message in event_docs(CODEC)
     ]
+    service.document.channels.append(
+        ChannelDoc("ReviewEvents", REVIEW_SUBJECTS, "receive", event_docs(REVIEW_CODEC), "What activates, suspends and resumes.")
+    )
     service.readiness("commands", handlers.readiness)
 
     async def start() -> None:
@@ -99,18 +106,26 @@ def build(settings: RegistrySettings) -> Service:
             apps.wake()
 
         reduce_web_url("https://example.com")  # reads the Public Suffix List now, not in somebody's command
-        handlers.start(Database(pool, Transactor(pool, log, vault, project, clock, committed)))
+        transactor = Transactor(pool, log, vault, project, clock, committed)
+        review = review_consumer(pool, lambda: service.nc, transactor, clock, committed)
+        await review.add(REVIEW)
+        service.background("review", review.run)
+        service.readiness("review", review.readiness)
+        handlers.start(Database(pool, transactor))
 
     service.starter(start)
     return service
 
 
 async def rebuild(settings: RegistrySettings) -> str:
-    """Empty the read tables and project them again from the log, in one transaction."""
+    """Empty the read tables and project them again from the log, in one transaction; then see whether REVIEW is what it was."""
     assert settings.postgres_owner_dsn is not None, "checked by shared.main"
     owner_dsn = settings.postgres_owner_dsn.get_secret_value()
     projected = await rebuild_tables(owner_dsn, SERVICE, EventLog(CODEC, SystemClock()), project, TABLES)
-    return f"{', '.join(TABLES)} built again from {projected} events"
+    seed = None if settings.nats_seed is None else settings.nats_seed.get_secret_value()
+    review = await review_again(owner_dsn, settings.nats_url, seed)
+    built = f"{', '.join(TABLES)} built again from {projected} events"
+    return f"{built}; {review}" if review else built
 
 
 PROGRAM: Final = Program(SERVICE, RegistrySettings, build, MIGRATIONS, rebuild, CODEC)

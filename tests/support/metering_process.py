@@ -64,12 +64,14 @@ def _followed(readiness: dict[str, Any]) -> set[str]:
 
 
 class LogFeed:
-    """Publishes another service's events as its relay would."""
+    """Publishes another service's events as its relay would. Another `history`: the log of which went another
+    way `after` that position."""
 
-    def __init__(self, nc: Client, codec: Codec[Any]) -> None:
+    def __init__(self, nc: Client, codec: Codec[Any], history: int = 0, after: int = 0) -> None:
         self._nc = nc
         self._codec = codec
-        self._position = 0
+        self._history = history
+        self._position = after
 
     async def publish(self, *events: Event) -> None:
         for event in events:
@@ -96,7 +98,7 @@ class LogFeed:
             source=f"/tollbook/{service}",
             type_=self._codec.ce_type(name, schema),
             time=datetime.now(UTC),
-            extensions={"hash": f"{self._position:064x}"},
+            extensions={"hash": f"{self._history:032x}{self._position:032x}"},
         )
         return Outgoing(f"{service}.events.{name}", data, headers)
 

@@ -88,7 +88,10 @@ async def test_a_customer_registers_edits_and_deletes(customer: Customer, nc: Cl
     assert value is not None
     assert value["name"] == issued.name
     assert value["position"] == 3
-    assert value["services"] == [{"service": "clova-studio", "tier": "test"}, {"service": "csr", "tier": "live"}]
+    assert value["services"] == [
+        {"service": "clova-studio", "tier": "test", "suspended": False},
+        {"service": "csr", "tier": "live", "suspended": False},
+    ]
 
     edited = await customer.ask(EditApp, AppView, client_id=issued.client_id, name="demo")
     assert (edited.registered_at, edited.services) == (issued.registered_at, issued.services)

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from services.registry import domain
+from services.registry.reactions import ACTOR, FollowReview, follow_review
 from shared.commands.registry import (
     AcceptTerms,
     AccountView,
@@ -27,7 +28,7 @@ from shared.commands.registry import (
 )
 from shared.errors import Conflict, InvalidInput, NotFound, TollbookError
 from shared.eventlog.decision import Decision
-from shared.events.registry import CODEC, ServiceActivated
+from shared.events.registry import CODEC
 from tests.support.registry_examples import CATALOG, NOW, TERMS, command
 
 SERVICES = (*CATALOG, *CATALOG, "nope")
@@ -39,6 +40,7 @@ names = st.sampled_from(["speech", "demo"])
 services = st.lists(st.sampled_from(SERVICES), min_size=1, max_size=3, unique=True)
 mobile = st.booleans()
 picks = st.integers(0, 7)
+verdicts = st.sampled_from(["approved", "suspended", "lifted"])
 graces = st.sampled_from([0, 1, 3600, 3600, 604_800])
 
 
@@ -171,6 +173,7 @@ class Registry(RuleBasedStateMachine):
                 "android": android,
                 "secrets": {new.secret_id: None},
                 "ended": set(),
+                "suspended": set(),
                 "deleted": False,
             }
 
@@ -192,18 +195,36 @@ class Registry(RuleBasedStateMachine):
             app["name"] = name or app["name"]
             app["android"] = app["android"] if android is None else android
             if chosen is not None:
+                app["suspended"] &= set(chosen)
                 app["services"] = {
                     service: app["services"].get(service, "test" if service == "studio" else "live") for service in chosen
                 }
 
-    @rule(number=picks)
-    def a_review_approves(self, number: int) -> None:
+    @rule(account=accounts, number=picks, service=st.sampled_from(["studio", "studio", "studio", "csr"]), verdict=verdicts)
+    def a_review_is_followed(self, account: str, number: int, service: str, verdict: Any) -> None:
         client_id = self.pick(number)
-        app = self.live().get(client_id)
-        if app is not None and "studio" in app["services"]:
-            event = ServiceActivated(account=app["account"], client_id=client_id, service="studio")
-            self.streams[domain.app_stream(client_id)].append(event)
-            app["services"]["studio"] = "live"
+        asked = FollowReview(
+            command_id="c", account=account, actor=ACTOR, client_id=client_id, service=service, review_id="r", verdict=verdict
+        )
+        stream = domain.app_stream(client_id)
+        changed = [self.run(stream, domain.evolve_app, lambda s: follow_review(s, asked)).reply.changed for _ in range(2)]
+        assert not changed[1], "it is so by now"
+        app = self.own(client_id, account)
+        tier = app["services"].get(service) if app is not None else None
+        if app is None or tier is None:
+            assert not changed[0]
+            return
+        was = service in app["suspended"]
+        match verdict:
+            case "approved":
+                assert changed[0] == (tier == "test")
+                app["services"][service] = "live"
+            case "suspended":
+                assert changed[0] == (tier == "live" and not was)
+                app["suspended"] |= {service} if tier == "live" else set()
+            case _:
+                assert changed[0] == was
+                app["suspended"] -= {service}
 
     @rule(account=accounts, number=picks, grace=graces)
     def reissue(self, account: str, number: int, grace: int) -> None:
@@ -260,6 +281,12 @@ class Registry(RuleBasedStateMachine):
             if not app["deleted"]:
                 assert (state.account, state.name, state.environments.android) == (app["account"], app["name"], app["android"])
                 assert {selected.service: selected.tier for selected in state.services} == app["services"]
+                assert {selected.service for selected in state.services if selected.suspended} == app["suspended"]
+
+    @invariant()
+    def only_what_is_live_is_suspended(self) -> None:
+        for app in self.apps.values():
+            assert all(app["services"][service] == "live" for service in app["suspended"])
 
     @invariant()
     def at_most_two_secrets_work_and_one_is_current(self) -> None:
