@@ -150,7 +150,8 @@ def _document(api: FastAPI) -> dict[str, Any]:
         components["responses"] = {f"Problem{status}": _problem_response(status) for status in _STATUSES}
         for path in document["paths"].values():
             for method, operation in path.items():
-                statuses = _ALWAYS | (_WITH_BODY if method.upper() in BODY_METHODS else frozenset())
+                declared = {int(status) for status in operation["responses"] if int(status) >= 400}
+                statuses = _ALWAYS | declared | (_WITH_BODY if method.upper() in BODY_METHODS else frozenset())
                 for status in sorted(statuses):
                     operation["responses"][str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
         api.openapi_schema = document

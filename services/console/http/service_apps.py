@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.convertors import Convertor, register_url_convertor
 
 from services.console.http.apps import PageQuery
 from services.console.http.asking import ask_about
@@ -23,6 +24,21 @@ from shared.commands import registry, review, service_apps
 
 router = APIRouter(prefix="/v1/service-apps", tags=["service apps"])
 test_apps = APIRouter(prefix="/v1/test-apps", tags=["service apps"])
+
+class _NotForm(Convertor[str]):
+    """What stands where an id does, but is not the address of the form: that knows GET only."""
+
+    regex = "(?!form$)[^/]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("not_form", _NotForm())
+ONE: Final = "/{review_id:not_form}"
 
 DRAFT: Final = example(
     "A beginning; the rest is saved piece by piece",
@@ -96,7 +112,7 @@ async def draft_application(
     return drafted
 
 
-@router.get("/{review_id}", operation_id="getServiceApp")
+@router.get(ONE, operation_id="getServiceApp")
 async def get_application(
     principal: Member, behind: Behind, review_id: ReviewIdInPath, _: NothingAsked
 ) -> service_apps.ApplicationView:
@@ -105,7 +121,7 @@ async def get_application(
     return await behind.ask(review.SERVICE, query, service_apps.ApplicationView)
 
 
-@router.patch("/{review_id}", operation_id="editServiceApp")
+@router.patch(ONE, operation_id="editServiceApp")
 async def edit_application(
     principal: Member,
     behind: Behind,
@@ -164,7 +180,7 @@ async def get_revision(
     return await behind.ask(review.SERVICE, query, service_apps.RevisionView)
 
 
-@router.get("/{review_id}/code", operation_id="getServiceAppCode")
+@router.get("/{review_id}/code", operation_id="getServiceAppCode", responses={409: {}})
 async def get_code(principal: Member, behind: Behind, review_id: ReviewIdInPath, _: NothingAsked) -> service_apps.CodeView:
     """How to call what was approved: endpoint, headers, and samples to copy, all without the Client Secret. 409 until it is
     live."""

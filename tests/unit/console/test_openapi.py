@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.console.http.api import make_api
+from services.console.http.api import _methods_at, make_api
 from services.console.http.bodies import FILLED_IN
 from services.console.http.request import Services
 from services.console.http.unsubscribe import Attempts
@@ -171,6 +171,12 @@ def test_a_body_shows_the_ids_that_no_path_has(document: dict[str, Any]) -> None
     schema = document["components"]["schemas"]["DraftApplication"]
     assert schema["required"] == ["client_id", "service"]
     assert FILLED_IN.keys() & schema["properties"].keys() == {"client_id", "service"}
+
+
+def test_the_form_is_not_an_application() -> None:
+    """Whose address knows more methods than the form's."""
+    assert _methods_at("/v1/service-apps/form") == {"GET"}
+    assert _methods_at(f"/v1/service-apps/{'0' * 32}") == {"GET", "PATCH"}
 
 
 def test_a_body_that_may_be_left_out_says_so(document: dict[str, Any]) -> None:
