@@ -25,6 +25,7 @@ from shared.commands import registry, review, service_apps
 router = APIRouter(prefix="/v1/service-apps", tags=["service apps"])
 test_apps = APIRouter(prefix="/v1/test-apps", tags=["service apps"])
 
+
 class _NotForm(Convertor[str]):
     """What stands where an id does, but is not the address of the form: that knows GET only."""
 
