@@ -1,4 +1,5 @@
-"""What a first start leaves ready to be tried: an account, its tokens, the terms accepted, one application.
+"""What a first start leaves ready to be tried: an account with its owner, the terms accepted, one application; and the house's
+own account, of its reviewers and operators.
 
 All of it goes the way that everybody goes: the console's command line and the REST API. Every step may be repeated; what is kept
 under HOME/secrets says what was done.
@@ -14,11 +15,12 @@ from deploy.errors import StackError
 from deploy.local_http import Answer, request
 from deploy.secrets import Secrets
 from deploy.services import SERVICES, ServiceSpec
-from deploy.stack import Stack, run_tool
+from deploy.stack import HOUSE, Stack, run_tool
 
 ACCOUNT: Final = "demo"
 ZONE: Final = "Asia/Seoul"
-ROLES: Final = ("owner", "reviewer", "operator")
+ACCOUNT_OF: Final = {"owner": ACCOUNT, "reviewer": HOUSE, "operator": HOUSE}
+"""Which account the first token of each role belongs to."""
 APP_NAME: Final = "Sample app"
 APP: Final[dict[str, Any]] = {
     "name": APP_NAME,
@@ -42,24 +44,36 @@ class FirstStart:
 
 async def prepare(stack: Stack, secrets: Secrets) -> FirstStart:
     """Do what is still to be done, and say what there is. Raises StackError naming the step that failed."""
-    tokens: dict[str, str] = {}
-    for role in ROLES:
-        kept = secrets.read(f"token-{role}")
-        if kept is None or not await _is_known(stack, kept):
-            if not tokens:
-                await _console(stack, "account", "--account", ACCOUNT, "--zone", ZONE)
-            arguments = ("token", "--account", ACCOUNT, "--role", role, "--name", f"first-{role}")
-            kept = secrets.keep(f"token-{role}", (await _console(stack, *arguments)).strip())
-        tokens[role] = kept
+    kept = await asyncio.gather(*(_token(stack, secrets, role, account) for role, account in ACCOUNT_OF.items()))
+    tokens = dict(zip(ACCOUNT_OF, kept, strict=True))
     client_id = secrets.read("sample-client-id")
     if client_id is None:
         client_id = secrets.keep("sample-client-id", await _register(stack, tokens["owner"]))
     return FirstStart(ACCOUNT, tokens, client_id, await _client_secret(stack, tokens["owner"], client_id))
 
 
-async def _is_known(stack: Stack, token: str) -> bool:
-    """Whether the database still knows the token: it may have been replaced by an empty one."""
-    return (await _http(stack, token, "GET", "/v1/account")).status != 401
+async def _token(stack: Stack, secrets: Secrets, role: str, account: str) -> str:
+    """The first token of that role: the one that is kept, if it is still good."""
+    kept = secrets.read(f"token-{role}")
+    speaks_for = None if kept is None else await _account_of(stack, kept, account)
+    if kept is not None and speaks_for == account:
+        return kept
+    await _console(stack, "account", "--account", account, "--zone", ZONE)
+    made = await _console(stack, "token", "--account", account, "--role", role, "--name", f"first-{role}")
+    if kept is not None and speaks_for is not None:
+        # Reviewers and operators were once of the first account, about whose applications they could not decide.
+        await _console(stack, "token", "--revoke", kept.split("_")[1])
+    return secrets.keep(f"token-{role}", made.strip())
+
+
+async def _account_of(stack: Stack, token: str, expected: str) -> str | None:
+    """Whose token it is; None: the database does not know it (any more), as one that was replaced by an empty one. While the
+    registry cannot say, it is taken for `expected`."""
+    answer = await _http(stack, token, "GET", "/v1/account")
+    if answer.status == 401:
+        return None
+    account: str = answer.json()["account"] if answer.status == 200 else expected
+    return account
 
 
 async def _console(stack: Stack, *arguments: str) -> str:

@@ -63,7 +63,7 @@ def inbox(user: str) -> str:
 
 
 FOLLOWED: Final = ("REGISTRY", "METERING", "ALERTS", "REVIEW", "USAGE")
-"""The streams of decided and measured facts, there or to come, that a service of somebody else's may follow."""
+"""The streams of decided and measured facts that a service of somebody else's may follow."""
 ACCOUNT_INFO: Final = "$JS.API.INFO"
 
 PERMISSIONS: Final[dict[str, Permissions]] = {
@@ -107,6 +107,19 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
         subscribe=("alerts.commands.>", "alerts.queries.>", inbox("alerts")),
         responds=True,
     ),
+    "review": Permissions(
+        publish=(
+            "review.events.>",
+            "$KV.reviews.>",
+            "metering.queries.GetFirstCall",
+            ACCOUNT_INFO,
+            *owns("REVIEW"),
+            *owns("KV_reviews"),
+            *reads("REGISTRY"),
+        ),
+        subscribe=("review.commands.>", "review.queries.>", inbox("review")),
+        responds=True,
+    ),
     "gate": Permissions(
         publish=(
             "usage.records.>",
@@ -128,6 +141,7 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             *reads("KV_usage"),
             *reads("KV_limits"),
             *reads("KV_notifications"),
+            *reads("KV_reviews"),
         ),
         subscribe=("$SYS.REQ.USER.AUTH", inbox("console")),
         responds=True,

@@ -44,14 +44,15 @@ SERVICES: Final = (
     # Metering seals only the replies that repeated commands get: a database from before it had a key may get one.
     ServiceSpec("metering", told=("CATALOG", "VAULT_KEY", "PARTITIONS", "WORKER"), keeps_secrets=False),
     ServiceSpec("gate", port="gate", schema=False, told=("CATALOG", "PEPPER", "PARTITIONS")),
-    ServiceSpec("alerts", told=("CATALOG", "VAULT_KEY", "CONSOLE_URL", *CHANNELS)),
+    ServiceSpec("alerts", told=("CATALOG", "VAULT_KEY", "CONSOLE_URL", "REVIEWERS_ACCOUNT", *CHANNELS)),
+    ServiceSpec("review", told=("CATALOG", "MODELS", "REVIEW", "VAULT_KEY", "API_URL")),
     ServiceSpec(
         "console",
         port="console",
         told=("CATALOG", "TERMS", "VAULT_KEY", "NATS_CALLOUT_SEED", "NATS_DASHBOARDS_ACCOUNT", "NATS_DASHBOARDS_API"),
     ),
 )
-"""A service to come (review) is one more line here and its user in deploy/permissions.py."""
+"""A service to come is one more line here and its user in deploy/permissions.py."""
 
 
 def program(spec: ServiceSpec, environment: dict[str, str]) -> Program:

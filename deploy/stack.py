@@ -33,10 +33,14 @@ from shared.clock import Clock
 DATABASE: Final = "tollbook"
 CATALOG: Final = PROJECT / "deploy" / "catalog.yaml"
 TERMS: Final = PROJECT / "deploy" / "terms.yaml"
+MODELS: Final = PROJECT / "deploy" / "models.yaml"
+REVIEW: Final = PROJECT / "deploy" / "review.yaml"
 SAMPLE: Final = "sample"
 """The one upstream that this stack has: the sample API. An entry of the catalog with another one is not proxied here."""
-BUCKETS: Final = ("apps", "usage", "limits", "notifications")
+BUCKETS: Final = ("apps", "usage", "limits", "notifications", "reviews")
 """The KV buckets that dashboards may watch."""
+HOUSE: Final = "tollbook"
+"""The account of those who run this stack: of its reviewers and operators. Nobody reviews their own account's applications."""
 PARTITIONS: Final = 16
 SERVERS_TIMEOUT_S: Final = 60.0
 SERVICES_TIMEOUT_S: Final = 90.0
@@ -96,6 +100,8 @@ class Stack:
         told = {
             "CATALOG": str(CATALOG),
             "TERMS": str(TERMS),
+            "MODELS": str(MODELS),
+            "REVIEW": str(REVIEW),
             "PEPPER": self._keys.pepper,
             "VAULT_KEY": self._keys.vault.get(spec.name, ""),
             "PARTITIONS": str(PARTITIONS),
@@ -104,6 +110,8 @@ class Stack:
             "NATS_DASHBOARDS_ACCOUNT": DASHBOARDS,
             "NATS_DASHBOARDS_API": DASHBOARDS_API,
             "CONSOLE_URL": self.url("console"),
+            "API_URL": self.url("proxy"),
+            "REVIEWERS_ACCOUNT": HOUSE,
             **self._channels(),
         }
         values = {name: told[name] for name in spec.told}

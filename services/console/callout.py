@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 SUBJECT: Final = "$SYS.REQ.USER.AUTH"
 AUDIENCE: Final = "nats-authorization-request"
-BUCKETS: Final = ("apps", "usage", "limits", "notifications")
-"""The KV buckets that dashboards may watch. Later: reviews."""
+BUCKETS: Final = ("apps", "usage", "limits", "notifications", "reviews")
+"""The KV buckets that dashboards may watch."""
 CONNECTION_LIFE: Final = timedelta(hours=1)
 """A connection ends at the latest then, and with it what a token that was revoked meanwhile can see. Clients reconnect alone."""
 WAITING_MAX: Final = 256

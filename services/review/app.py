@@ -36,7 +36,9 @@ from shared.eventlog.log import EventLog
 from shared.eventlog.rebuild import rebuild as rebuild_tables
 from shared.eventlog.transact import Transactor
 from shared.eventlog.vault import Vault
+from shared.events.registry import CODEC as REGISTRY_CODEC
 from shared.events.registry import STREAM as REGISTRY
+from shared.events.registry import SUBJECTS as REGISTRY_SUBJECTS
 from shared.events.review import CODEC
 from shared.main import Program
 from shared.postgres import open_pool
@@ -89,7 +91,11 @@ class _Running(Protocol):
 
 def _channels() -> list[ChannelDoc]:
     where = "In the stream REVIEW, where message N is event N of the log."
-    return [ChannelDoc(message.name, f"review.events.{message.name}", "send", (message,), where) for message in event_docs(CODEC)]
+    told = [ChannelDoc(message.name, f"review.events.{message.name}", "send", (message,), where) for message in event_docs(CODEC)]
+    heard = ChannelDoc(
+        "RegistryEvents", REGISTRY_SUBJECTS, "receive", event_docs(REGISTRY_CODEC), "Whose applications there are."
+    )
+    return [*told, heard]
 
 
 def _after(relay: Relay, part: _Running) -> Callable[[], Awaitable[None]]:

@@ -72,6 +72,8 @@ _HINTS: Final[Mapping[str, str]] = {
     "int_parsing": "Give it as a whole number.",
     "int_from_float": "Give it as a whole number.",
     "bool_type": "Give true or false.",
+    "bool_parsing": "Give true or false.",
+    "dict_type": "Give a JSON object.",
     "list_type": "Give a JSON array.",
     "tuple_type": "Give a JSON array.",
     "literal_error": "Give one of these.",
@@ -96,7 +98,9 @@ def field_problems(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> tuple[
     """
     problems = []
     errors = list(errors)
-    with_bad_items = {tuple(error["loc"])[:-1] for error in errors if error["loc"] and isinstance(error["loc"][-1], int)}
+    with_bad_items = {
+        tuple(error["loc"])[:depth] for error in errors for depth, part in enumerate(error["loc"]) if isinstance(part, int)
+    }
     for error in errors:
         if error["type"] == "too_short" and tuple(error["loc"]) in with_bad_items:
             continue  # pydantic counts the good items only; the bad ones are named

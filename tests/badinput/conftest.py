@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from tests.support.processes import resident_bytes
 from tests.support.stack import Customer, StackProcess
 
-SERVICES = ("registry", "gate", "metering", "alerts", "console")
+SERVICES = ("registry", "gate", "metering", "alerts", "review", "console")
 GROWTH_BYTES_MAX = 120 * 1024 * 1024
 PERSONAL = "hong.gildong@example.com"
 SECRET = "canary0SecretThatNobodyMayLog0123456789ab"

@@ -16,6 +16,7 @@ from shared.events import alerts as alerts_events
 from shared.events import console as console_events
 from shared.events import metering as metering_events
 from shared.events import registry as registry_events
+from shared.events import review as review_events
 from shared.streams.declare import stream_state
 from shared.streams.jetstream import api, stored_message
 from tests.chaos.command_load import App, Sent
@@ -25,9 +26,10 @@ LOGS: Final[dict[str, EventLog[Any]]] = {
     "registry": EventLog(registry_events.CODEC, SystemClock()),
     "metering": EventLog(metering_events.CODEC, SystemClock()),
     "alerts": EventLog(alerts_events.CODEC, SystemClock()),
+    "review": EventLog(review_events.CODEC, SystemClock()),
     "console": EventLog(console_events.CODEC, SystemClock()),
 }
-STREAMS: Final = {"registry": "REGISTRY", "metering": "METERING", "alerts": "ALERTS"}
+STREAMS: Final = {"registry": "REGISTRY", "metering": "METERING", "alerts": "ALERTS", "review": "REVIEW"}
 """The logs that are relayed. The console's is its own affair."""
 DECIDES: Final = {"register": "AppRegistered", "edit": "AppEdited", "reissue": "SecretReissued", "delete": "AppDeleted"}
 TOLD_MAX: Final = 10

@@ -74,21 +74,25 @@ class Customers:
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=REQUEST_S, trust_env=False)
 
     async def _until_answered(self, http: httpx.AsyncClient, method: str, path: str, key: str, body: Any) -> httpx.Response:
-        """The first answer that is not "try again"."""
-        deadline = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
-        while True:
-            try:
-                answer = await http.request(method, path, json=body, headers={"Idempotency-Key": key})
-                if answer.status_code < 500:
-                    return answer
-                if answer.status_code != 503:
-                    self.ledger.problem(f"{method} {path} was answered {answer.status_code}: {answer.text[:300]}")
-            except httpx.TransportError:
-                pass
-            self.ledger.figures["commands tried again"] += 1
-            if asyncio.get_running_loop().time() > deadline:
-                raise AssertionError(f"{method} {path} was not answered within {ANSWER_WITHIN_S:.0f} s")
-            await asyncio.sleep(RETRY_S)
+        return await until_answered(http, method, path, key, body, self.ledger)
+
+
+async def until_answered(http: httpx.AsyncClient, method: str, path: str, key: str, body: Any, ledger: Ledger) -> httpx.Response:
+    """The first answer that is not "try again"."""
+    deadline = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
+    while True:
+        try:
+            answer = await http.request(method, path, json=body, headers={"Idempotency-Key": key})
+            if answer.status_code < 500:
+                return answer
+            if answer.status_code != 503:
+                ledger.problem(f"{method} {path} was answered {answer.status_code}: {answer.text[:300]}")
+        except httpx.TransportError:
+            pass
+        ledger.figures["commands tried again"] += 1
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"{method} {path} was not answered within {ANSWER_WITHIN_S:.0f} s")
+        await asyncio.sleep(RETRY_S)
 
 
 class _Customer:

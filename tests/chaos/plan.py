@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-TARGETS: Final = ("nats", "postgres", "registry", "metering", "gate", "alerts", "console", "caddy", "inbox")
+TARGETS: Final = ("nats", "postgres", "registry", "metering", "gate", "alerts", "review", "console", "caddy", "inbox")
 PAUSE_S: Final = (0.2, 4.0)
 GAP_S: Final = (0.3, 2.5)
 LOOK_S: Final = 0.01
@@ -21,6 +21,11 @@ class Size:
     faults: int = 100
     records: int = 200_000
     commands: int = 500
+
+    @property
+    def stories(self) -> int:
+        """Applications for service apps, each with about ten commands besides."""
+        return max(2, self.commands // 25)
 
     @property
     def calls(self) -> int:

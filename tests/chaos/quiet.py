@@ -21,7 +21,7 @@ from tests.chaos.plan import TARGETS
 from tests.chaos.usage_load import PARTITIONS
 
 QUIET_WITHIN_S: Final = 120.0
-SERVICES: Final = ("registry", "metering", "gate", "alerts", "console")
+SERVICES: Final = ("registry", "metering", "gate", "alerts", "review", "console")
 SUBJECTS: Final = (*(f"usage.records.{partition}" for partition in range(PARTITIONS)), "usage.cloudevents")
 
 

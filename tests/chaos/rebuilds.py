@@ -39,6 +39,7 @@ TABLES: Final = {
         f"SELECT t::text FROM {table} AS t"
         for table in ("contact", "contact_method", "contact_group", "group_member", "rule", "recipient", "notification")
     ),
+    "review": tuple(f"SELECT t::text FROM {table} AS t" for table in ("application", "tuned_task", "form", "app", "app_service")),
 }
 """What is compared. When a single event was recorded, and the minute of a secret's last use, may differ; metering may mark where
 partitions end meanwhile."""

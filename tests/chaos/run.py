@@ -19,6 +19,7 @@ from tests.chaos.command_load import Customers
 from tests.chaos.faults import Hurting, Processes
 from tests.chaos.ledger import Ledger
 from tests.chaos.plan import Pace, Size, schedule
+from tests.chaos.review_load import Reviewing, all_reviewed
 from tests.chaos.usage_load import BatchPublisher, SinglePublisher, connect
 from tests.support.stack import StackProcess
 
@@ -91,12 +92,15 @@ class Run:
         keys = [Key(app.client_id, app.secret) for app in apps[BATCHED_APPS:]]
         readers = Readers(ready, self._seed)
         await readers.subscribe(batched, max(20, self._size.records // (4 * BATCHED_APPS)))
+        reviewing = Reviewing(ready, self._seed, ledger, pace)
+        await reviewing.prepare(self._size.stories)
         callers = Callers(ready["proxy_url"], keys, self._seed, self._processes, ledger, pace)
         hurting = Hurting(self._processes, pace, self._say)
         share = self._size.batched // PUBLISHERS
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(hurting.run(schedule(self._seed, self._size.faults)))
             tasks.create_task(customers.run(self._size.commands))
+            tasks.create_task(reviewing.run())
             tasks.create_task(callers.run(self._size.calls))
             tasks.create_task(SinglePublisher(publisher, self._seed, batched, ledger, pace).run(self._size.singles))
             for number in range(PUBLISHERS):
@@ -105,15 +109,18 @@ class Run:
                 tasks.create_task(BatchPublisher(publisher, name, self._seed, batched, ledger, pace).run(share + more))
         self.report.faults = dict(hurting.dealt)
         self.report.figures["seconds under load"] = round(time.monotonic() - began, 1)
-        await self._check(callers, customers, readers, operator)
+        await self._check(callers, customers, readers, reviewing, operator)
 
-    async def _check(self, callers: Callers, customers: Customers, readers: Readers, operator: Client) -> None:
+    async def _check(
+        self, callers: Callers, customers: Customers, readers: Readers, reviewing: Reviewing, operator: Client
+    ) -> None:
         report, began = self.report, time.monotonic()
         self._say("no more faults: waiting until all is quiet")
         await quiet.until("all was ready", partial(quiet.all_ready, self._processes))
         database = await asyncpg.connect(self.stack.ready["postgres_dsn"], timeout=20)
         try:
             await quiet.until("all was counted", partial(quiet.all_counted, database, operator))
+            await quiet.until("all was reviewed", partial(all_reviewed, database))
             await quiet.until("all was told", partial(all_told, database))
             report.figures["seconds until quiet"] = round(time.monotonic() - began, 1)
             callers.settle()
@@ -123,6 +130,7 @@ class Run:
             report.violations += await checks.dead_letters(operator)
             report.violations += await checks.commands(database, customers.sent, customers.apps)
             report.violations += await checks.streams(database, operator)
+            report.violations += await reviewing.check(database)
             unlike, told = await readers.check(database)
             report.violations += unlike
             report.figures |= told

@@ -15,6 +15,10 @@ RUN = os.environ["TOLLBOOK_CONTRACTS_RUN"]
 """New for each run: the console remembers the keys of the runs before."""
 CONTACT = os.environ["TOLLBOOK_CONTRACTS_CONTACT"]
 """The id of one that is there. It stays: only those that a run has made itself are removed."""
+TEST_APP = os.environ["TOLLBOOK_CONTRACTS_TEST_APP"]
+"""The Client ID of an application that has called a service which is reviewed, and has not applied for it yet."""
+APPLIED = os.environ["TOLLBOOK_CONTRACTS_APPLIED"]
+"""The id of an application for a service app that was submitted once."""
 NUMBERS = count(1)
 KNOWN_SERVICES = ("clova-voice", "papago-nmt", "captcha-image", "clova-studio", "csr")
 DEPENDS_ON_MORE_THAN_THE_FIELD = re.compile(
@@ -30,6 +34,9 @@ DEPENDS_ON_MORE_THAN_THE_FIELD = re.compile(
     r"|quiet_hours\.end"  # is it another time than the start?
     r"|contacts\[\d+\]|recipients(\[\d+\](\.[a-z_]+)?(\[\d+\])?)?"  # does the account have it, verified?
     r"|method|code"  # does the contact have such an address, and was it sent this code?
+    r"|(form|checklist|criteria)([.\[].*)?"  # does it fit the form of today, which is data?
+    r"|model|task|form_version"  # are there such ones, do they fit each other, is it the newest?
+    r"|comments\[\d+\]\.(field|comment)|reason"  # does the form have the field, is there more than space, no control character?
 )
 
 
@@ -53,14 +60,20 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 
 def name_what_exists(case: Case) -> None:
-    """Services of the catalog and a contact that is there, instead of those that only look like one; web pages whose host can be
-    registered."""
+    """Services of the catalog, and a contact, a test app and an application that are there, instead of those that only look like
+    one; web pages whose host can be registered."""
     for place in (case.query, case.path_parameters):
         if isinstance(place.get("service"), str):
             place["service"] = KNOWN_SERVICES[0]
         if isinstance(place.get("contact_id"), str) and case.method != "DELETE":
             place["contact_id"] = CONTACT
+    if isinstance(case.path_parameters.get("review_id"), str):
+        case.path_parameters["review_id"] = APPLIED
     body = case.body if isinstance(case.body, dict) else {}
+    if case.path == "/v1/service-apps" and isinstance(body.get("client_id"), str):
+        body |= {"client_id": TEST_APP, "service": "clova-studio"}
+    if isinstance(body.get("model"), str) and isinstance(body.get("task"), str):
+        body |= {"model": "HCX-003", "task": "chat"}
     if isinstance(body.get("services"), list):
         body["services"] = list(KNOWN_SERVICES[: len(body["services"])])
     environments = body.get("environments")

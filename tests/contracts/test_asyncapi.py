@@ -12,12 +12,13 @@ import pytest
 
 from shared.events.metering import CODEC as METERING
 from shared.events.registry import CODEC as REGISTRY
+from shared.events.review import CODEC as REVIEW
 from tests.support.processes import environment_of
 from tests.support.stack import ROOT, StackProcess
 
 JS = Path(__file__).parent / "js"
 BIN = ROOT / ".venv" / "bin"
-SERVICES = ("registry", "metering", "alerts", "gate", "console")
+SERVICES = ("registry", "metering", "alerts", "review", "gate", "console")
 OLDER_VERSION = "asyncapi-latest-version"
 """Advice, not an error: FastStream writes AsyncAPI 3.0.0, and there is a 3.1.0."""
 
@@ -75,6 +76,12 @@ def test_every_event_and_every_way_of_usage_is_described(judged: dict[str, Any])
     assert metering["send", "deadletter.usage"] == ["DeadLetter"]
     for name in METERING.classes:
         assert metering["send", f"metering.events.{name}"] == [name]
+    review = operations(judged, "review")
+    for name in REVIEW.classes:
+        assert review["send", f"review.events.{name}"] == [name]
+    assert review["receive", "registry.events.>"] == events
+    assert ("receive", "review.commands.DecideReview") in review
+    assert ("receive", "review.queries.ListReviews") in review
     assert ("receive", "metering.queries.GetUsage") in metering
     assert ("receive", "metering.commands.SetLimits") in metering
     assert ("receive", "metering.commands.RetryDeadLetter") in metering

@@ -12,6 +12,7 @@ import pytest
 
 from deploy.servers.program import free_port
 from shared.ids import new_id
+from tests.support.granted import CHECKLIST, FORM, called_test_app
 from tests.support.processes import environment_of
 from tests.support.servers import wait_until
 from tests.support.stack import ROOT, StackProcess
@@ -43,10 +44,11 @@ class Console:
         except httpx.TransportError:
             return False
 
-    def owner_of_a_new_account(self, account: str) -> tuple[str, str]:
-        """Its token, and the id of its contact. It has agreed to the terms, and has an application, a group, and rules."""
+    def owner_of_a_new_account(self, account: str, proxy_url: str) -> tuple[str, dict[str, str]]:
+        """Its token, which is a reviewer's too, and what rest_hooks.py is told of. It has agreed to the terms, and has an
+        application, a group, rules, and has applied for a service app."""
         self._run("account", "--account", account, "--zone", "Asia/Seoul")
-        token = self._run("token", "--account", account, "--role", "owner", "--name", "schemathesis")
+        token = self._run("token", "--account", account, "--role", "owner", "--role", "reviewer", "--name", "schemathesis")
         with httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {token}"}, timeout=15, trust_env=False) as http:
             version = http.get("/v1/terms").raise_for_status().json()["version"]
             http.put("/v1/terms/acceptance", json={"version": version}).raise_for_status()
@@ -58,7 +60,12 @@ class Console:
             rule = {"monthly": 70, "recipients": [{"group_id": group_id, "methods": ["email"]}]}
             for scope in (f"/v1/apps/{app['client_id']}", "/v1"):
                 http.put(f"{scope}/services/clova-voice/notifications", json=rule).raise_for_status()
-        return token, contact_id
+            test_app, applying = (called_test_app({"proxy_url": proxy_url}, http) for _ in range(2))
+            whole = {"model": "HCX-003", "task": "chat", "form": FORM, "checklist": CHECKLIST}
+            body = {"client_id": applying, "service": "clova-studio", **whole}
+            applied = http.post("/v1/service-apps", json=body).raise_for_status().json()["id"]
+            http.post(f"/v1/service-apps/{applied}/submission").raise_for_status()
+        return token, {"CONTACT": contact_id, "TEST_APP": test_app, "APPLIED": applied}
 
     def _run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -80,10 +87,11 @@ def console(stack: StackProcess, tmp_path: Path) -> Iterator[Console]:
 
 
 @pytest.mark.timeout(180)
-def test_the_api_does_what_its_document_says(console: Console, tmp_path: Path) -> None:
+def test_the_api_does_what_its_document_says(stack: StackProcess, console: Console, tmp_path: Path) -> None:
     account = f"contracts-{new_id()[:8]}"
-    token, contact_id = console.owner_of_a_new_account(account)
-    told = {"TOLLBOOK_CONTRACTS_RUN": new_id()[:12], "TOLLBOOK_CONTRACTS_CONTACT": contact_id, "SCHEMATHESIS_HOOKS": "rest_hooks"}
+    token, there = console.owner_of_a_new_account(account, stack.ready["proxy_url"])
+    told = {"TOLLBOOK_CONTRACTS_RUN": new_id()[:12], "SCHEMATHESIS_HOOKS": "rest_hooks"}
+    told |= {f"TOLLBOOK_CONTRACTS_{name}": value for name, value in there.items()}
     told |= {"PYTHONPATH": str(HERE), "NO_COLOR": "1"}
     command = [ROOT / ".venv" / "bin" / "schemathesis", "--config-file", HERE / "schemathesis.toml", "run"]
     command += [f"{console.url}/v1/openapi.json", "--checks", "all", "--header", f"Authorization: Bearer {token}"]

@@ -22,6 +22,8 @@ PAGES = [
     "how-to/get-alerts",
     "how-to/keep-history",
     "how-to/dead-letters",
+    "how-to/apply-for-a-service-app",
+    "how-to/review-service-apps",
 ]
 
 
@@ -54,7 +56,7 @@ def test_make_knows_every_target_of_the_readme() -> None:
     assert targets == set(re.findall(r"^  make ([\w-]+)", shown, re.MULTILINE))
 
 
-@pytest.mark.parametrize("service", ["registry", "gate", "metering", "alerts", "console"])
+@pytest.mark.parametrize("service", ["registry", "gate", "metering", "alerts", "review", "console"])
 def test_every_service_says_what_it_would_run_with(stack: StackProcess, service: str) -> None:
     assert "python -m services.<name> --check" in readme_commands()
     python = ROOT / ".venv" / "bin" / "python"

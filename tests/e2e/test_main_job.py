@@ -142,7 +142,7 @@ async def test_ready_json_says_where_everything_is_and_only_to_its_owner(stack: 
     ready = stack.ready
     assert {"proxy_url", "console_url", "gate_url", "nats_url", "nats_websocket_url", "postgres_dsn", "account"} < set(ready)
     assert {"owner_token", "reviewer_token", "operator_token", "inbox", "sms", "pids"} < set(ready)
-    assert {"registry", "gate", "metering", "alerts", "console", "inbox", "sms"} < set(ready["pids"])
+    assert {"registry", "gate", "metering", "alerts", "review", "console", "inbox", "sms"} < set(ready["pids"])
     for pid in ready["pids"].values():
         os.kill(pid, 0)
 

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 
+from tests.support.granted import CHECKLIST, FORM, called_test_app
 from tests.support.pages import Programs
 from tests.support.processes import environment_of
 from tests.support.stack import ROOT, Customer, StackProcess
@@ -78,6 +80,24 @@ async def test_a_dashboard_gets_the_state_then_each_change(programs: Programs, s
         await apps.until("DEL", app, CHANGE_WITHIN_S)
 
 
+async def test_a_dashboard_follows_an_application_for_a_service_app(
+    programs: Programs, stack: StackProcess, owner: Customer
+) -> None:
+    account, token = stack.ready["account"], stack.ready["owner_token"]
+    with httpx.Client(base_url=owner.http.base_url, headers=owner.http.headers, timeout=15, trust_env=False) as http:
+        client_id = await asyncio.to_thread(called_test_app, stack.ready, http)
+    key = f"{account}.{client_id}.clova-studio"
+    async with watching(programs, stack, account, token, "reviews") as reviews:
+        whole = {"model": "HCX-003", "task": "chat", "form": FORM, "checklist": CHECKLIST}
+        body = {"client_id": client_id, "service": "clova-studio", **whole}
+        drafted = (await owner.http.post("/v1/service-apps", json=body)).raise_for_status().json()
+        seen = await reviews.until("PUT", key, STATE_WITHIN_S, state="draft", review_id=drafted["id"])
+        assert FORM["purpose"] not in str(seen)
+        await owner.http.post(f"/v1/service-apps/{drafted['id']}/submission")
+        seen = await reviews.until("PUT", key, CHANGE_WITHIN_S, state="submitted")
+        assert seen["due_at"] is not None
+
+
 @pytest.fixture(scope="module")
 def other(stack: StackProcess) -> tuple[str, str]:
     """Another account and a token of its owner."""
@@ -109,7 +129,7 @@ async def test_a_dashboard_gets_nothing_of_another_account(
         assert {key for _, key, _ in apps.seen} == {f"{account}.{mine}"}
 
 
-@pytest.mark.parametrize("bucket", ["usage", "apps"])
+@pytest.mark.parametrize("bucket", ["usage", "apps", "reviews"])
 async def test_a_token_opens_no_other_accounts_keys(
     programs: Programs, stack: StackProcess, other: tuple[str, str], bucket: str
 ) -> None:

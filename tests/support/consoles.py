@@ -18,6 +18,7 @@ from services.console.commands import IssueToken, RevokeToken
 from services.console.tokens import new_token
 from services.metering import app as metering
 from services.registry import app as registry
+from services.review import app as review
 from shared.events.console import Role
 from shared.ids import new_id, new_vault_key
 from shared.postgres import open_pool
@@ -93,6 +94,22 @@ def make_alerts(nats_url: str, dsn: ServiceDsn) -> Service:
         }
     )
     return alerts.build(settings)
+
+
+def make_review(nats_url: str, dsn: ServiceDsn) -> Service:
+    """The real review, with the models and the form of the embedded stack."""
+    settings = review.SETTINGS.model_validate(
+        {
+            "nats_url": nats_url,
+            "postgres_dsn": dsn.dsn,
+            "http_port": free_port(),
+            "catalog": DEPLOY / "catalog.yaml",
+            "models": DEPLOY / "models.yaml",
+            "review": DEPLOY / "review.yaml",
+            "vault_key": new_vault_key(),
+        }
+    )
+    return review.build(settings)
 
 
 def make_console(nats_url: str, dsn: ServiceDsn, **settings: object) -> Service:

@@ -15,7 +15,7 @@ from deploy.servers.nats_config import NatsUser, stack_config
 from deploy.servers.program import free_port
 from tests.support.servers import ServerProcess
 
-_BUCKETS = ("apps", "usage", "limits", "notifications")
+_BUCKETS = ("apps", "usage", "limits", "notifications", "reviews")
 _MIRRORED = tuple(f"$JS.API.CONSUMER.CREATE.KV_{bucket}" for bucket in _BUCKETS)
 _API = [subject for plain in _MIRRORED for subject in (plain, f"{plain}.>")]
 _FLOW = [f"$JS.FC.KV_{bucket}.>" for bucket in _BUCKETS]

@@ -20,8 +20,11 @@ from services.console.http import (
     history,
     limits,
     notifications,
+    reviews,
+    service_apps,
     templates,
     terms,
+    tuned_tasks,
     unsubscribe,
     usage,
 )
@@ -35,8 +38,8 @@ from shared.service import AsgiApp
 
 VERSION: Final = "1.0.0"
 DESCRIPTION: Final = """\
-Register applications, get their Client ID and Client Secret, limit what they may use, see what they used, and have people told
-before a limit is reached.
+Register applications, get their Client ID and Client Secret, limit what they may use, see what they used, have people told
+before a limit is reached, and apply for calling live what is reviewed first.
 
 Every request needs an API token: `Authorization: Bearer tbk_...`. Every error is an RFC 9457 problem; `fields` lists everything
 that is wrong with the request at once. A changing request may carry an `Idempotency-Key`: sent again with the same key, it gives
@@ -89,6 +92,10 @@ ROUTERS: Final = (
     notifications.router,
     deliveries.router,
     templates.router,
+    service_apps.router,
+    service_apps.test_apps,
+    tuned_tasks.router,
+    reviews.router,
     unsubscribe.router,
 )
 _STATUSES: Final = (400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 500, 503)
@@ -143,7 +150,8 @@ def _document(api: FastAPI) -> dict[str, Any]:
         components["responses"] = {f"Problem{status}": _problem_response(status) for status in _STATUSES}
         for path in document["paths"].values():
             for method, operation in path.items():
-                statuses = _ALWAYS | (_WITH_BODY if method.upper() in BODY_METHODS else frozenset())
+                declared = {int(status) for status in operation["responses"] if int(status) >= 400}
+                statuses = _ALWAYS | declared | (_WITH_BODY if method.upper() in BODY_METHODS else frozenset())
                 for status in sorted(statuses):
                     operation["responses"][str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
         api.openapi_schema = document

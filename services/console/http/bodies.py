@@ -29,15 +29,22 @@ FILLED_IN: Final[Mapping[str, str | int]] = {
     "letter": 1,
     "contact_id": "0" * 32,
     "group_id": "0" * 32,
+    "review_id": "0" * 32,
 }
 """What stands in the command until `addressed` puts in who asks, and about what: the ids that are in the path."""
 
 
 class AsBody:
-    """Metadata that makes a command the body of a request: `Annotated[RegisterApp, AsBody()]`."""
+    """Metadata that makes a command the body of a request: `Annotated[RegisterApp, AsBody()]`.
+
+    `given`: ids that this body has itself, because no path has them.
+    """
+
+    def __init__(self, *given: str) -> None:
+        self._filled_in = {name: value for name, value in FILLED_IN.items() if name not in given}
 
     def __get_pydantic_core_schema__(self, source: type[Command], handler: GetCoreSchemaHandler) -> CoreSchema:
-        stand_in = {name: value for name, value in FILLED_IN.items() if name in source.model_fields}
+        stand_in = {name: value for name, value in self._filled_in.items() if name in source.model_fields}
 
         def fill_in(body: Any, validate: ValidatorFunctionWrapHandler) -> Any:
             if not isinstance(body, dict):
@@ -51,9 +58,9 @@ class AsBody:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         reference = handler(schema)
         shown = handler.resolve_ref_schema(reference)
-        for name in FILLED_IN:
+        for name in self._filled_in:
             shown.get("properties", {}).pop(name, None)
-        required = [name for name in shown.pop("required", []) if name not in FILLED_IN]
+        required = [name for name in shown.pop("required", []) if name not in self._filled_in]
         if required:
             shown["required"] = required
         return reference

@@ -190,4 +190,4 @@ def _known_method(method: str) -> str:
 
 def _route(scope: Scope) -> str:
     """The route's pattern, never the path itself: a metric's labels must stay few."""
-    return str(getattr(scope.get("route"), "path", "none"))
+    return str(getattr(scope.get("route"), "path_format", "none"))

@@ -29,6 +29,8 @@ _COMMAND_ID: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _CLIENT_ID: Final = re.compile(r"[a-z0-9]{20}")
 _SECRET_ID: Final = re.compile(r"[a-z0-9]{32}")
 _HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
+_TUNED_TASK_ID: Final = re.compile(r"tuned-[0-9a-f]{32}")
+_REVISION: Final = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
 
 bearer = HTTPBearer(auto_error=False, scheme_name="api_token", description="An API token, `tbk_...`")
 """Only tells OpenAPI about the token: http/boundary.py has checked it by then."""
@@ -137,6 +139,30 @@ def _group_id(group_id: Annotated[str, Path(json_schema_extra={"pattern": f"^{_H
     return group_id
 
 
+def _review_id(
+    review_id: Annotated[
+        str, Path(description="The id of an application for a service app", json_schema_extra={"pattern": f"^{_HEX_ID.pattern}$"})
+    ],
+) -> str:
+    if not _HEX_ID.fullmatch(review_id):
+        raise NotFound("There is no such application for a service app.")
+    return review_id
+
+
+def _tuned_task_id(task_id: Annotated[str, Path(json_schema_extra={"pattern": f"^{_TUNED_TASK_ID.pattern}$"})]) -> str:
+    if not _TUNED_TASK_ID.fullmatch(task_id):
+        raise NotFound("There is no such tuned task.")
+    return task_id
+
+
+def _revision(
+    revision: Annotated[str, Path(description="1, 2, 3 ...", json_schema_extra={"pattern": f"^{_REVISION.pattern}$"})],
+) -> int:
+    if not _REVISION.fullmatch(revision):
+        raise NotFound("There is no such revision.")
+    return int(revision)
+
+
 def no_such_app() -> NotFound:
     """As the registry says it, for an id that cannot be one."""
     return NotFound("There is no such application.")
@@ -146,11 +172,15 @@ Behind = Annotated[Services, Depends(_services)]
 SignedIn = Annotated[Principal, Depends(_principal)]
 Member = Annotated[Principal, Depends(_with_role("owner", "member"))]
 Operator = Annotated[Principal, Depends(_with_role("operator"))]
+Reviewer = Annotated[Principal, Depends(_with_role("reviewer"))]
 CommandId = Annotated[str, Depends(_new_or_given)]
 ClientIdInPath = Annotated[str, Depends(_client_id)]
 ScheduleIdInPath = Annotated[str, Depends(_schedule_id)]
 ContactIdInPath = Annotated[str, Depends(_contact_id)]
 GroupIdInPath = Annotated[str, Depends(_group_id)]
+ReviewIdInPath = Annotated[str, Depends(_review_id)]
+TunedTaskIdInPath = Annotated[str, Depends(_tuned_task_id)]
+RevisionInPath = Annotated[int, Depends(_revision)]
 ServiceInPath = Annotated[ServiceId, Path(alias="service", description="The service's id, as GET /v1/services lists it")]
 SecretIdInPath = Annotated[str, Depends(_secret_id)]
 NothingAsked = Annotated[NoQuery, Query()]

@@ -21,7 +21,7 @@ from tests.support.consoles import issue_token, make_console, revoke_token, runn
 from tests.support.dashboards import GuardedNats
 from tests.support.servers import PostgresDatabase
 
-BUCKETS = ("apps", "usage", "limits", "notifications")
+BUCKETS = ("apps", "usage", "limits", "notifications", "reviews")
 
 
 @dataclass

@@ -17,7 +17,7 @@ from shared.streams.declare import delete_stream
 from tests.integration.registry.test_lifecycle import kv_value
 from tests.support.metering_process import LogFeed, eventually
 from tests.support.registry_process import Customer, RegistryProcess
-from tests.support.reviewing import SERVICE, decided, lifts, suspends
+from tests.support.review_decisions import SERVICE, decided, lifts, suspends
 
 STANDINGS = ("ServiceActivated", "ServiceSuspended", "ServiceResumed")
 

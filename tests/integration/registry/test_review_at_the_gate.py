@@ -18,7 +18,7 @@ from tests.support.gate_process import GateProcess
 from tests.support.gates import until
 from tests.support.metering_process import LogFeed, MeteringProcess, eventually, usage
 from tests.support.registry_process import Customer, RegistryProcess
-from tests.support.reviewing import SERVICE, decided, lifts, suspends
+from tests.support.review_decisions import SERVICE, decided, lifts, suspends
 from tests.support.servers import PostgresDatabase
 
 TEST_QUOTA: Final = 100_000

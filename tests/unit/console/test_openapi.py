@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.console.http.api import make_api
+from services.console.http.api import _methods_at, make_api
 from services.console.http.bodies import FILLED_IN
 from services.console.http.request import Services
 from services.console.http.unsubscribe import Attempts
@@ -69,6 +69,28 @@ OPERATIONS = {
     ("get", "/v1/deliveries/counts"),
     ("get", "/v1/notification-templates"),
     ("get", "/v1/notification-templates/{kind}/preview"),
+    ("get", "/v1/service-apps/form"),
+    ("get", "/v1/service-apps"),
+    ("post", "/v1/service-apps"),
+    ("get", "/v1/service-apps/{review_id}"),
+    ("patch", "/v1/service-apps/{review_id}"),
+    ("post", "/v1/service-apps/{review_id}/submission"),
+    ("delete", "/v1/service-apps/{review_id}/submission"),
+    ("post", "/v1/service-apps/{review_id}/amendment"),
+    ("get", "/v1/service-apps/{review_id}/revisions/{revision}"),
+    ("get", "/v1/service-apps/{review_id}/code"),
+    ("get", "/v1/test-apps"),
+    ("get", "/v1/tuned-tasks"),
+    ("post", "/v1/tuned-tasks"),
+    ("delete", "/v1/tuned-tasks/{task_id}"),
+    ("get", "/v1/reviews"),
+    ("get", "/v1/reviews/{review_id}"),
+    ("put", "/v1/reviews/{review_id}/claim"),
+    ("delete", "/v1/reviews/{review_id}/claim"),
+    ("post", "/v1/reviews/{review_id}/changes"),
+    ("post", "/v1/reviews/{review_id}/decision"),
+    ("put", "/v1/reviews/{review_id}/suspension"),
+    ("delete", "/v1/reviews/{review_id}/suspension"),
 } | {
     (method, f"/v1/{scope}services/{{service}}/{rest}")
     for scope in ("apps/{client_id}/", "")
@@ -135,13 +157,32 @@ def test_operations_are_named_secured_and_tell_their_problems(document: dict[str
 def test_bodies_show_nothing_that_the_edge_fills_in(document: dict[str, Any]) -> None:
     limits = ("SetLimits", "SetAccountLimit", "ScheduleLimits", "ScheduleAccountLimit")
     alerts = ("AddContact", "EditContact", "RequestVerification", "ConfirmVerification", "SendTest", "AddGroup", "EditGroup")
-    for name in ("RegisterApp", "EditApp", "ReissueSecret", "AcceptTerms", *limits, *alerts, "SetNotifications"):
+    review = ("EditApplication", "SaveTunedTask", "RequestChanges", "DecideReview", "SuspendServiceApp", "LiftSuspension")
+    for name in ("RegisterApp", "EditApp", "ReissueSecret", "AcceptTerms", *limits, *alerts, "SetNotifications", *review):
         schema = document["components"]["schemas"][name]
         assert schema["properties"].keys().isdisjoint(FILLED_IN)
         assert schema["additionalProperties"] is False
         paths = [operation for _, _, operation in operations(document) if name in str(operation.get("requestBody"))]
         assert all("examples" in operation["requestBody"]["content"]["application/json"] for operation in paths)
     assert document["components"]["schemas"]["RegisterApp"]["required"] == ["name", "services"]
+
+
+def test_a_body_shows_the_ids_that_no_path_has(document: dict[str, Any]) -> None:
+    schema = document["components"]["schemas"]["DraftApplication"]
+    assert schema["required"] == ["client_id", "service"]
+    assert FILLED_IN.keys() & schema["properties"].keys() == {"client_id", "service"}
+
+
+def test_the_form_is_not_an_application() -> None:
+    """Whose address knows more methods than the form's."""
+    assert _methods_at("/v1/service-apps/form") == {"GET"}
+    assert _methods_at(f"/v1/service-apps/{'0' * 32}") == {"GET", "PATCH"}
+
+
+def test_a_body_that_may_be_left_out_says_so(document: dict[str, Any]) -> None:
+    lifting = document["paths"]["/v1/reviews/{review_id}/suspension"]["delete"]["requestBody"]
+    assert not lifting.get("required")
+    assert document["components"]["schemas"]["LiftSuspension"].get("required") is None
 
 
 def test_bodies_tell_the_bounds_that_are_checked(document: dict[str, Any]) -> None:

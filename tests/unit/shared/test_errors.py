@@ -43,6 +43,21 @@ def test_fields_are_named_by_their_path_with_a_way_out() -> None:
     assert problems["extra"].hint == "Remove it, or check its spelling."
 
 
+def test_a_list_is_not_called_too_short_because_its_items_are_wrong_deep_inside() -> None:
+    class Item(BaseModel):
+        text: Annotated[str, Field(max_length=3)]
+
+    class Listed(BaseModel):
+        items: Annotated[tuple[Item, ...], Field(min_length=1)]
+
+    with pytest.raises(ValidationError) as caught:
+        Listed.model_validate({"items": [{"text": "too long"}]})
+    assert [problem.field for problem in field_problems(caught.value.errors())] == ["items[0].text"]
+    with pytest.raises(ValidationError) as caught:
+        Listed.model_validate({"items": []})
+    assert [problem.field for problem in field_problems(caught.value.errors())] == ["items"]
+
+
 def test_the_parameter_in_front_of_the_path_can_be_left_out() -> None:
     assert [p.field for p in field_problems([{"loc": ("command", "a", 1), "msg": "m", "type": "t"}], skip=1)] == ["a[1]"]
     assert [p.field for p in field_problems([{"loc": ("command",), "msg": "m", "type": "t"}], skip=1)] == ["(whole)"]
