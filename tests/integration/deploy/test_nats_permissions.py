@@ -217,7 +217,8 @@ async def test_a_command_gets_its_reply_through_the_permissions(guarded: Guarded
 
     async with guarded.user("registry") as registry, guarded.user("console") as console:
         await registry.subscribe("registry.commands.RegisterApp", queue="registry", cb=answer)
-        await registry.flush()
+        for _ in range(2):  # nats-py's first PING may overtake what was written before it, the second cannot
+            await registry.flush()
         assert (await console.request("registry.commands.RegisterApp", b"{}", timeout=5)).data == b"done"
 
 
