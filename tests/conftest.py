@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
+from tests.support.preloaded import end_preloaded
 from tests.support.servers import (
     NatsProcess,
     PostgresDatabase,
@@ -27,6 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(UNIT):
             item.add_marker(pytest.mark.disable_socket)
+
+
+def pytest_sessionfinish() -> None:
+    end_preloaded()
 
 
 @pytest.fixture(scope="session")
