@@ -26,7 +26,7 @@ run: $(VENV) ## Run everything on this machine until Ctrl-C, and print a call to
 	@exec $(RUN)/python -m deploy
 
 test: $(VENV) ## Run all tests, against real servers
-	$(RUN)/pytest --ignore=tests/faults
+	$(RUN)/pytest --ignore=tests/faults -n 2 --dist loadfile
 
 test-containers: $(VENV) ## Run the integration tests on NATS and PostgreSQL in containers (needs Docker)
 	$(RUN)/python -m tests.containers.images

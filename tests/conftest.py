@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from xdist.remote import Producer
 
+from tests.support.preloaded import end_preloaded
 from tests.support.servers import (
     NatsProcess,
     PostgresDatabase,
@@ -18,15 +20,27 @@ from tests.support.servers import (
     running_nats,
     running_postgres,
 )
+from tests.support.side_by_side import SideBySide, rank
 from tests.support.stack import Customer, StackProcess
 
-UNIT = Path(__file__).parent / "unit"
+TESTS = Path(__file__).parent
+UNIT = TESTS / "unit"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(UNIT):
             item.add_marker(pytest.mark.disable_socket)
+    items.sort(key=lambda item: rank(item.path.relative_to(TESTS).parts[0]))
+
+
+def pytest_sessionfinish() -> None:
+    end_preloaded()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:
+    return SideBySide(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -155,4 +155,4 @@ def client(url: str, token: str = "", **headers: str) -> httpx.AsyncClient:
     """An HTTP client that signs in with `token`."""
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False)
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False, verify=False)

@@ -36,6 +36,7 @@ from shared.events.usage import UsageBatch, UsageRecord
 from shared.ids import new_id
 from shared.streams.publish import Outgoing, publish_batch
 from shared.windows import from_us
+from tests.support.servers import round_trip
 
 UTC_NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Scope = tuple[str, str]
@@ -213,7 +214,7 @@ class Metering:
 
     async def start(self) -> None:
         self._subscription = await self.nc.subscribe(SUBJECT, cb=self._on_request)
-        await self.nc.flush()
+        await round_trip(self.nc)
 
     async def stop(self) -> None:
         if self._subscription is not None:

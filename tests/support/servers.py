@@ -230,6 +230,12 @@ async def connect_nats(url: str) -> Client:
     return await nats.connect(url.split(","), error_cb=quiet, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
 
 
+async def round_trip(nc: Client) -> None:
+    """Until the server has answered all that was sent: a first ping may overtake what nats-py still holds back, a second not."""
+    for _ in range(2):
+        await nc.flush()
+
+
 async def delete_streams(nc: Client) -> None:
     """Delete every stream, and so every consumer and KV bucket, of the account."""
     while names := json.loads((await nc.request("$JS.API.STREAM.NAMES", b"{}", timeout=10)).data).get("streams"):

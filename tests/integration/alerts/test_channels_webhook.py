@@ -247,6 +247,7 @@ async def test_a_certificate_that_is_not_trusted_is_not_accepted(
 @pytest.mark.parametrize(
     ("url", "secret"),
     [("ftp://example.com/", SECRET), ("http://user@example.com/", SECRET), (f"http://{HOST}/", "whsec_c2hvcnQ=")],
+    ids=["no HTTP", "a user", "a short secret"],  # the secret is another each time, names of tests are not
 )  # fmt: skip
 async def test_what_cannot_be_sent_is_refused(opened: Opener, url: str, secret: str) -> None:
     with pytest.raises(Refused) as caught:

@@ -24,7 +24,7 @@ from shared.commands.metering import (
 )
 from tests.integration.console.conftest import House
 from tests.support.consoles import client, issue_token, make_console, running
-from tests.support.servers import NatsProcess, PostgresDatabase
+from tests.support.servers import NatsProcess, PostgresDatabase, round_trip
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -69,7 +69,7 @@ async def metering_says(nats_url: str, use: CredentialUse, used: int) -> AsyncIt
     await nc.subscribe("metering.queries.GetCredentialUse", cb=credential_use)
     await nc.subscribe("metering.queries.GetUsageOfApps", cb=usage_of_apps)
     await nc.subscribe("metering.queries.GetUsage", cb=usage)
-    await nc.flush()
+    await round_trip(nc)
     try:
         yield asked
     finally:
@@ -249,7 +249,7 @@ async def test_a_service_that_hangs_is_named_within_three_seconds(alone: House) 
         """Takes the request and says nothing."""
 
     await nc.subscribe("registry.>", cb=never)
-    await nc.flush()
+    await round_trip(nc)
     began = time.monotonic()
     answers = await asyncio.gather(alone.api.get("/v1/apps"), alone.api.get(f"/v1/apps/{'a' * 20}/authentication"))
     assert time.monotonic() - began < 3

@@ -19,7 +19,7 @@ from deploy.servers import nats as nats_server
 from deploy.servers.nats_config import NatsUser, stack_config
 from deploy.servers.program import free_port
 from deploy.stack import BUCKETS
-from tests.support.servers import ServerProcess
+from tests.support.servers import ServerProcess, round_trip
 
 
 @dataclass
@@ -56,12 +56,6 @@ class Guarded:
             await nc.subscribe(subject, cb=ignore)
             await round_trip(nc)
         return not any("permissions violation for subscription" in text for text in self.violations)
-
-
-async def round_trip(nc: Client) -> None:
-    """Until the server has answered all that was sent: a first ping may overtake what nats-py still holds back, a second not."""
-    await nc.flush()
-    await nc.flush()
 
 
 async def ignore(message: Msg) -> None:
@@ -242,7 +236,7 @@ async def test_a_command_gets_its_reply_through_the_permissions(guarded: Guarded
 
     async with guarded.user("registry") as registry, guarded.user("console") as console:
         await registry.subscribe("registry.commands.RegisterApp", queue="registry", cb=answer)
-        await registry.flush()
+        await round_trip(registry)
         assert (await console.request("registry.commands.RegisterApp", b"{}", timeout=5)).data == b"done"
 
 

@@ -34,7 +34,7 @@ class EchoProcess:
             self.process = subprocess.Popen(arguments, cwd=ROOT, env=env, stderr=output, stdout=subprocess.DEVNULL)
 
     async def get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             return await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
 
     async def until_ready(self, ready: bool = True) -> dict[str, object]:
