@@ -5,20 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from shared.events.review import (
-    Comment,
-    Finding,
-    Outcome,
-    ReviewDecided,
-    ReviewEvent,
-    ServiceAppSuspended,
-    SuspensionLifted,
-)
+from shared.events.review import Comment, Finding, ReviewEvent
 from tests.support.alerting import APP
 
 E = TypeVar("E", bound=ReviewEvent)
 
-SERVICE: Final = "clova-studio"
 SECRET: Final = "what only the applicant and a reviewer may read"
 """In every text that somebody wrote."""
 DUE: Final = datetime(2026, 11, 27, 9, tzinfo=UTC)
@@ -52,22 +43,3 @@ def reviewing(event: type[E], **fields: Any) -> E:
     """That event, of acme's application at csr unless told otherwise."""
     known = {name: _KNOWN[name] for name in event.__struct_fields__ if name in _KNOWN}
     return event(**known | fields)
-
-
-def decided(client_id: str, decision: Outcome = "approved", **fields: Any) -> ReviewDecided:
-    """A decision about that application at SERVICE."""
-    return reviewing(ReviewDecided, **{**_about(client_id), "decision": decision, **fields})
-
-
-def suspends(client_id: str, **fields: Any) -> ServiceAppSuspended:
-    """The suspension of its service app at SERVICE."""
-    return reviewing(ServiceAppSuspended, **{**_about(client_id), **fields})
-
-
-def lifts(client_id: str, **fields: Any) -> SuspensionLifted:
-    """Its end."""
-    return reviewing(SuspensionLifted, **{**_about(client_id), **fields})
-
-
-def _about(client_id: str) -> dict[str, Any]:
-    return {"client_id": client_id, "service": SERVICE, "review_id": "r1"}
