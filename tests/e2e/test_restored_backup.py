@@ -177,6 +177,8 @@ async def test_a_database_from_an_older_backup_is_refused_until_it_is_replaced_o
     assert "read again" in await rebuilds.rebuild(stack.home, "metering")
     await says(stack, "alerts", "--rebuild")
     assert "read again" in await rebuilds.rebuild(stack.home, "alerts")
+    await says(stack, "review", "--rebuild")
+    assert "read again" in await rebuilds.rebuild(stack.home, "review")
     await asyncio.to_thread(stack.wait)
     await whole(stack)
     async with Customer(stack) as owner:
