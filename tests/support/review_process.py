@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 import msgspec
+import yaml
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import SecretStr
@@ -57,6 +58,14 @@ class ReviewProcess(RunningService):
             "TOLLBOOK_VAULT_KEY": VAULT_KEY,
         }
         super().__init__(nats_url, dsn, folder, name, **{**told, **settings})
+
+
+def review_file(folder: Path, **fields: Any) -> str:
+    """The path of a review.yaml that says something else than that of the embedded stack."""
+    content = yaml.safe_load((ROOT / "deploy" / "review.yaml").read_text("utf-8")) | fields
+    path = folder / f"review-{new_id()}.yaml"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), "utf-8")
+    return str(path)
 
 
 class Calls:

@@ -93,7 +93,7 @@ async def test_an_application_from_registration_to_deletion(house: House) -> Non
     assert len(issued["client_secret"]) == 40
 
     seen = (await house.api.get(f"/v1/apps/{client_id}")).json()
-    assert (seen["name"], seen["services"]) == ("음성인식", [{"service": "csr", "tier": "live"}])
+    assert (seen["name"], seen["services"]) == ("음성인식", [{"service": "csr", "tier": "live", "suspended": False}])
 
     edited = await house.api.patch(f"/v1/apps/{client_id}", json={"name": "renamed"})
     assert (edited.status_code, edited.json()["name"], edited.json()["services"]) == (200, "renamed", seen["services"])

@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import yaml
 from nats.aio.client import Client
 
 from deploy.servers.roles import ServiceDsn
 from shared.commands.service_apps import ApplicationView, EditApplication, SubmitApplication
 from shared.events.review import ReviewDueSoon
 from tests.support.metering_process import RegistryFeed, eventually
-from tests.support.review_process import Applicant, Calls, Reviewer, ReviewProcess, logged
-from tests.support.service_process import ROOT
+from tests.support.review_process import Applicant, Calls, Reviewer, ReviewProcess, logged, review_file
 
 
 async def test_it_is_said_once_for_each_revision(
     nats_url: str, nc: Client, schema: ServiceDsn, registry: RegistryFeed, calls: Calls, tmp_path: Path
 ) -> None:
-    content = yaml.safe_load((ROOT / "deploy" / "review.yaml").read_text("utf-8"))
-    content["calendar"]["due_soon_hours"] = 720  # so whatever is submitted is due soon
-    path = tmp_path / "review.yaml"
-    path.write_text(yaml.safe_dump(content, allow_unicode=True), "utf-8")
-    processes = [ReviewProcess(nats_url, schema, tmp_path, name, TOLLBOOK_REVIEW=str(path)) for name in ("one", "two")]
+    calendar = {"zone": "Asia/Seoul", "country": "KR", "closes": "18:00", "business_days": 1}
+    path = review_file(tmp_path, calendar={**calendar, "due_soon_hours": 720})  # whatever is submitted is due soon
+    processes = [ReviewProcess(nats_url, schema, tmp_path, name, TOLLBOOK_REVIEW=path) for name in ("one", "two")]
 
     async def said() -> list[int]:
         found = await logged(schema, "ReviewDueSoon")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -23,18 +22,10 @@ from shared.commands.service_apps import (
 from shared.errors import InvalidInput, Unavailable
 from tests.support.crashes import until
 from tests.support.metering_process import RegistryFeed
-from tests.support.review_process import Applicant, Calls, ReviewProcess, logged
+from tests.support.review_process import Applicant, Calls, ReviewProcess, logged, review_file
 from tests.support.service_process import ROOT
 
 FILE = ROOT / "deploy" / "review.yaml"
-
-
-def changed(folder: Path, **fields: Any) -> str:
-    """The path of a review.yaml that says something else."""
-    content = yaml.safe_load(FILE.read_text("utf-8")) | fields
-    path = folder / f"review-{len(list(folder.glob('review-*.yaml')))}.yaml"
-    path.write_text(yaml.safe_dump(content, allow_unicode=True), "utf-8")
-    return str(path)
 
 
 async def test_two_processes_publish_it_once(
@@ -54,7 +45,7 @@ async def test_a_version_with_other_words_is_refused_until_it_has_a_new_version(
 ) -> None:
     criteria = yaml.safe_load(FILE.read_text("utf-8"))["criteria"][:1]
     review.kill()
-    other = ReviewProcess(nats_url, schema, tmp_path, "other", TOLLBOOK_REVIEW=changed(tmp_path, criteria=criteria))
+    other = ReviewProcess(nats_url, schema, tmp_path, "other", TOLLBOOK_REVIEW=review_file(tmp_path, criteria=criteria))
     try:
         await other.start(ready=False)
 
@@ -70,7 +61,7 @@ async def test_a_version_with_other_words_is_refused_until_it_has_a_new_version(
         other.kill()
     assert len(await logged(schema)) == 1
     newer = ReviewProcess(
-        nats_url, schema, tmp_path, "newer", TOLLBOOK_REVIEW=changed(tmp_path, criteria=criteria, version="2026-12")
+        nats_url, schema, tmp_path, "newer", TOLLBOOK_REVIEW=review_file(tmp_path, criteria=criteria, version="2026-12")
     )
     try:
         await newer.start()
@@ -87,7 +78,7 @@ async def test_a_draft_on_an_older_form_is_brought_to_the_newest(
     del properties["properties"]["service_url"]
     review.kill()
     newer = ReviewProcess(
-        nats_url, schema, tmp_path, "newer", TOLLBOOK_REVIEW=changed(tmp_path, schema=properties, version="2026-12")
+        nats_url, schema, tmp_path, "newer", TOLLBOOK_REVIEW=review_file(tmp_path, schema=properties, version="2026-12")
     )
     try:
         await newer.start()

@@ -33,3 +33,11 @@ def test_a_plain_one_of_an_earlier_release_is_still_known() -> None:
     vault = Vault(SecretStr(OLD))
     assert vault.is_fingerprint(hashlib.sha256(b"x").digest(), b"x")
     assert not vault.is_fingerprint(hashlib.sha256(b"x").digest(), b"y")
+
+
+def test_a_derived_key_is_another_one_for_each_purpose_and_each_key() -> None:
+    vault = Vault(SecretStr(OLD))
+    derived = {vault.derived("cursors"), vault.derived("other"), Vault(SecretStr(NEW)).derived("cursors")}
+    assert len(derived) == 3
+    assert Vault(SecretStr(f"{OLD},{NEW}")).derived("cursors") == vault.derived("cursors")
+    assert all(len(key) == 32 and key != bytes.fromhex(OLD) for key in derived)
