@@ -9,7 +9,7 @@ from shared.clock import Clock
 from shared.commands.metering import SERVICE as METERING
 from shared.commands.metering import FirstCall, GetFirstCall
 from shared.commands.requester import ask
-from shared.errors import NotFound
+from shared.errors import NotFound, Unavailable
 from shared.streams.jetstream import Connected
 
 WAIT_S: Final = 1.5
@@ -25,21 +25,19 @@ class FirstCalls:
         self._clock = clock
 
     async def made(self, account: str, client_id: str, service: str) -> bool:
-        """Whether it has made a successful call, as far as can be known within WAIT_S. Raises Unavailable when metering does not
-        answer."""
+        """Whether it has made a successful call. Raises Unavailable when metering does not say so of now within WAIT_S."""
         asked_at, deadline = self._clock.now(), self._clock.monotonic() + WAIT_S
         query = GetFirstCall(account=account, client_id=client_id, service=service)
-        while True:
-            found = await self._ask(query)
+        while (left_s := deadline - self._clock.monotonic()) > 0:
+            found = await self._ask(query, left_s)
             if found is not None and (found.called or found.as_of >= asked_at):
                 return found.called
-            if self._clock.monotonic() + POLL_S >= deadline:
-                return False
             await asyncio.sleep(POLL_S)
+        raise Unavailable(f"The service {METERING} has not counted the calls of this moment yet. Ask again in a second.")
 
-    async def _ask(self, query: GetFirstCall) -> FirstCall | None:
+    async def _ask(self, query: GetFirstCall, timeout_s: float) -> FirstCall | None:
         """None: metering has not heard of the application yet."""
         try:
-            return await ask(self._nc(), METERING, query, FirstCall, timeout_s=WAIT_S)
+            return await ask(self._nc(), METERING, query, FirstCall, timeout_s)
         except NotFound:
             return None
