@@ -15,7 +15,7 @@ from shared.streams.jetstream import Connected
 from shared.streams.marks import mark_dirty as mark_dirty
 from shared.streams.publish import Outgoing, WrongLastSequence, publish_batch, split_batches
 
-KEYS_MAX: Final = 500
+KEYS_MAX: Final = 250
 """Keys in one batch: few enough that a value is out some milliseconds after it was read."""
 PAUSE_FACTOR: Final = 2.0
 """How much longer than it wrote it waits while others need the time more."""
