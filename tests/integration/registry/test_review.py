@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from deploy.servers.roles import ServiceDsn
 from shared.commands.registry import AppView, EditApp, GetApp
 from shared.events.review import CODEC
-from shared.streams.declare import delete_stream
+from shared.streams.declare import delete_stream, stream_state
 from tests.integration.registry.test_lifecycle import kv_value
 from tests.support.metering_process import LogFeed, eventually
 from tests.support.registry_process import Customer, RegistryProcess
@@ -143,7 +143,12 @@ async def test_decisions_wait_while_nothing_may_be_recorded(
 ) -> None:
     """As after the database was restored from an older backup: the log's stream is ahead of the log."""
     client_id = await register(customer)
-    await kv_value(nc, f"acme.{client_id}", lambda value: value)
+
+    async def published() -> int:
+        state = await stream_state(nc, "REGISTRY")
+        return 0 if state is None else state.last
+
+    await eventually(published, 3)
     await nc.jetstream().publish("registry.events.AppDeleted", b"{}")
 
     async def trouble(part: str) -> str:
