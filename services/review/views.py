@@ -22,8 +22,8 @@ from shared.commands.review import (
     RevisionSummary,
     TunedTask,
 )
-from shared.commands.reviews import ReviewItem, ReviewView
-from shared.commands.service_apps import ApplicationSummary, ApplicationView, Lack, RevisionView
+from shared.commands.reviews import ReviewView
+from shared.commands.service_apps import ApplicationView, Lack, RevisionView
 from shared.events.review import ServiceAppSuspended
 
 
@@ -38,11 +38,6 @@ def form_view(form: Form, models: Models, tuned: Sequence[TunedTask]) -> FormVie
         tasks=tuple(models.tasks.values()),
         tuned_tasks=tuple(tuned),
     )
-
-
-def application_summary(story: Story, app_name: str) -> ApplicationSummary:
-    """As lists show it to its applicant. The times are of the present revision."""
-    return ApplicationSummary(**_summary(story, app_name))
 
 
 def application_view(
@@ -67,11 +62,6 @@ def application_view(
         revisions=tuple(revision_summary(one) for one in story.revisions),
         history=story.steps,
     )
-
-
-def review_item(story: Story, app_name: str, rules: Rules, asking: Asking, now: datetime) -> ReviewItem:
-    """The application as the queue shows it to a reviewer: its last submitted revision, which there has to be."""
-    return ReviewItem(**_item(story, app_name, rules, asking, now))
 
 
 def review_view(
