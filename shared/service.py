@@ -31,7 +31,6 @@ from shared.http_head import DEFAULT_NOT_HTTP, DEFAULT_REFUSAL
 from shared.readiness import Readiness, ReadinessCheck, ReadinessMetrics
 from shared.settings import ServiceSettings
 from shared.streams.elsewhere import Elsewhere
-from shared.streams.headers import read_headers_quickly
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +150,6 @@ class Service:
         return self._server
 
     async def _start(self) -> None:
-        read_headers_quickly(self.nc)
         try:
             for start in self._starters:
                 await start()

@@ -12,6 +12,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from shared.errors import Unavailable
+from shared.streams.headers import parse_headers
 
 Connected: TypeAlias = Callable[[], Client]
 """Gives the service's one NATS connection; called each time, because it exists only after the start."""
@@ -80,16 +81,6 @@ async def api(nc: Client, method: str, body: Mapping[str, Any] | None = None, ti
             raise Unavailable(f"JetStream cannot answer {method} now: {description} ({code}).")
         raise ApiError(method, code, description)
     return decoded
-
-
-def parse_headers(raw: bytes) -> dict[str, str]:
-    """A NATS header block (`NATS/1.0` line, then `Name: value` lines) with lower-cased names."""
-    headers = {}
-    for line in raw.split(b"\r\n")[1:]:
-        name, separator, value = line.partition(b":")
-        if separator:
-            headers[name.strip().decode("ascii", "replace").lower()] = value.strip().decode("utf-8", "replace")
-    return headers
 
 
 def stored_message(answer: Mapping[str, Any]) -> tuple[str, int, dict[str, str], bytes]:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
-if TYPE_CHECKING:
-    from nats.aio.msg import Msg
+from shared.streams.headers import parse_headers
 
 HASH_HEADER: Final = "ce-hash"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-NAMES_MAX: Final = 1_000
-_LOWER: Final[dict[str, str]] = {}
-"""Names of headers in lower case. Few differ; too many are forgotten at once."""
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
@@ -58,26 +54,15 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     pending: int
 
 
-def parse_delivery(reply: str) -> Delivery:
+def parse_delivery(reply: bytes) -> Delivery:
     """`$JS.ACK.` subjects of both forms: nine tokens, or with domain and account hash before the stream."""
-    tokens = reply.split(".")
+    tokens = reply.split(b".")
     at = 2 if len(tokens) == 9 else 4
-    return Delivery(tokens[at + 1], int(tokens[at + 3]), int(tokens[at + 4]), int(tokens[at + 5]), int(tokens[at + 6]))
+    return Delivery(tokens[at + 1].decode(), int(tokens[at + 3]), int(tokens[at + 4]), int(tokens[at + 5]), int(tokens[at + 6]))
 
 
-def lower_names(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The same headers, names in lower case."""
-    try:
-        return {_LOWER[name]: value for name, value in headers.items()}
-    except KeyError:
-        if len(_LOWER) > NAMES_MAX:
-            _LOWER.clear()
-        _LOWER.update({name: name.lower() for name in headers})
-        return {name.lower(): value for name, value in headers.items()}
-
-
-def from_delivery(stream: str, msg: Msg, delivery: Delivery) -> Message:
-    """The Message that nats-py delivered as `msg`."""
-    headers = lower_names(msg.headers) if msg.headers else _NO_HEADERS
+def from_delivery(stream: str, subject: bytes, headers: bytes, data: bytes, delivery: Delivery) -> Message:
+    """The Message that was delivered with these bytes."""
     recorded_at = _EPOCH + timedelta(microseconds=delivery.timestamp_ns // 1000)
-    return Message(stream, msg.subject, delivery.sequence, headers, msg.data, recorded_at, delivery.pending)
+    parsed = parse_headers(headers) if headers else _NO_HEADERS
+    return Message(stream, subject.decode(), delivery.sequence, parsed, data, recorded_at, delivery.pending)

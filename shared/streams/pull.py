@@ -10,15 +10,14 @@ from typing import Final
 
 import msgspec
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.js.api import Header
 
 from shared.errors import TollbookError, Unavailable
 from shared.events.usage import STREAM as USAGE
 from shared.ids import new_id
-from shared.streams.buffer import HEADER_BYTES, Buffer, Share
+from shared.streams.buffer import Buffer, Share, weight
 from shared.streams.declare import StreamState, stream_state
+from shared.streams.headers import parse_headers, parse_status
 from shared.streams.jetstream import (
     MESSAGE_NOT_FOUND,
     NATS_FAILURES,
@@ -31,6 +30,7 @@ from shared.streams.jetstream import (
     stored_message,
 )
 from shared.streams.message import Message, from_delivery, message_hash, parse_delivery
+from shared.streams.wire import WireParser, wire_of
 
 log = logging.getLogger(__name__)
 
@@ -230,6 +230,7 @@ class _Life:
         self.wake = asyncio.Event()
         self.consumer = f"{puller.name}-{new_id()}"
         self.inbox = nc.new_inbox()
+        self.wire: WireParser | None = None
         self.subscription: Subscription | None = None
         self.delivered = 0
         self.outstanding = 0
@@ -243,7 +244,9 @@ class _Life:
 
     async def run(self) -> None:
         """Create, verify, pull. Raises Ended when it is over, and whatever creating and verifying raise."""
-        self.subscription = await self.nc.subscribe(f"{self.inbox}.*", cb=self._on_message, pending_bytes_limit=0)
+        self.wire = await wire_of(self.nc)
+        self.subscription = await self.nc.subscribe(f"{self.inbox}.*")
+        self.wire.deliver[self.subscription._id] = self._on_message
         await self._create()
         await self.puller.verify(self.nc)
         self.puller.trouble = ""
@@ -333,37 +336,37 @@ class _Life:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.puller.stream}.{self.consumer}"
         await self.nc.publish(subject, msgspec.json.encode(request), reply=f"{self.inbox}.{self.requests}")
 
-    async def _on_message(self, msg: Msg) -> None:
+    def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         self.heard = True
         if self.ended:
             return
-        if not msg.reply.startswith("$JS.ACK."):
-            self._on_status(msg.headers or {})
+        if not reply.startswith(b"$JS.ACK."):
+            self._on_status(*parse_status(headers), parse_headers(headers))
             return
-        delivery = parse_delivery(msg.reply)
+        delivery = parse_delivery(reply)
         if delivery.consumer_sequence != self.delivered + 1:
             self._end(f"delivery {delivery.consumer_sequence} came after {self.delivered}: messages were lost on the way")
             return
+        message = from_delivery(self.puller.stream, subject, headers, data, delivery)
         self.delivered += 1
         self.outstanding -= 1
-        self.reserved -= len(msg.data) + len(msg.subject) + HEADER_BYTES * len(msg.headers or ())
-        self.puller.received(from_delivery(self.puller.stream, msg, delivery))
+        self.reserved -= weight(message)
+        self.puller.received(message)
         if self.outstanding <= 0:
             self.wake.set()
 
-    def _on_status(self, headers: dict[str, str]) -> None:
+    def _on_status(self, status: str, description: str, headers: dict[str, str]) -> None:
         """Heartbeat, or the end of a request, or the end of the consumer."""
-        status, description = headers.get("Status", ""), headers.get(Header.DESCRIPTION, "")
         if status == "100":
-            if int(headers.get("Nats-Last-Consumer", self.delivered)) > self.delivered:
+            if int(headers.get("nats-last-consumer", self.delivered)) > self.delivered:
                 self._end("a heartbeat tells of messages that never came")
             return
         if status in ("404", "408") or description.startswith(("Message Size", "Batch Completed")):
-            self.outstanding -= int(headers.get("Nats-Pending-Messages", 0))
-            self.reserved -= int(headers.get("Nats-Pending-Bytes", 0))
+            self.outstanding -= int(headers.get("nats-pending-messages", 0))
+            self.reserved -= int(headers.get("nats-pending-bytes", 0))
             self.wake.set()
         else:
-            self._end(f"{status} {description.strip() or 'no such consumer'}")
+            self._end(f"{status} {description or 'no such consumer'}")
 
     def _end(self, reason: str) -> None:
         self.ended = reason
@@ -372,7 +375,8 @@ class _Life:
     async def close(self) -> None:
         """Leave nothing behind: no subscription here, no consumer on the server. Both go by themselves if this fails."""
         self.ended = self.ended or "closed"
-        if self.subscription is not None:
+        if self.wire is not None and self.subscription is not None:
+            self.wire.deliver.pop(self.subscription._id, None)
             with contextlib.suppress(*NATS_FAILURES):
                 await self.subscription.unsubscribe()
         if self.created and self.nc.is_connected:

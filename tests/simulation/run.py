@@ -9,7 +9,6 @@ from services.metering.quota import LEASE_S, MARGIN_S
 from services.metering.rejection import Why
 from shared.events.usage import CLOUDEVENTS_SUBJECT
 from shared.streams.cloudevents import cloudevent_headers
-from shared.streams.message import lower_names
 from shared.windows import from_us
 from tests.simulation.calls import Call
 from tests.simulation.database import WINDOWS, Database, Limits
@@ -153,7 +152,7 @@ class Run:
         )
         data = f'{{"client_id": "{app}", "service": "csr", "quantity": {quantity}}}'.encode()
         for _ in range(random.choice([1, 1, 2])):
-            self.stream.store(CLOUDEVENTS_SUBJECT, data, lower_names(headers))
+            self.stream.store(CLOUDEVENTS_SUBJECT, data, {name.lower(): value for name, value in headers.items()})
 
     # -- what has to hold
 

@@ -6,23 +6,21 @@ import hashlib
 from datetime import UTC, datetime
 
 import pytest
-from nats.aio.msg import Msg
 
-from shared.streams.jetstream import parse_headers
 from shared.streams.marks import mark_dirty
 from shared.streams.message import from_delivery, message_hash, parse_delivery
 
-SHORT = "$JS.ACK.P.abc.1.5.2.1795304269029339100.12"
-LONG = "$JS.ACK.hub.Xacc.P.abc.1.5.2.1795304269029339100.12.random"
+SHORT = b"$JS.ACK.P.abc.1.5.2.1795304269029339100.12"
+LONG = b"$JS.ACK.hub.Xacc.P.abc.1.5.2.1795304269029339100.12.random"
 
 
 @pytest.mark.parametrize("reply", [SHORT, LONG])
-def test_both_forms_of_reply_subjects(reply: str) -> None:
+def test_both_forms_of_reply_subjects(reply: bytes) -> None:
     delivery = parse_delivery(reply)
     assert (delivery.consumer, delivery.sequence, delivery.consumer_sequence, delivery.pending) == ("abc", 5, 2, 12)
-    msg = Msg(_client=None, subject="p.0", reply=reply, data=b"x", headers={"CE-Id": "7"})  # type: ignore[arg-type]
-    message = from_delivery("P", msg, delivery)
-    assert (message.sequence, message.headers, message.pending) == (5, {"ce-id": "7"}, 12)
+    message = from_delivery("P", b"p.0", b"NATS/1.0\r\nCE-Id: 7\r\n\r\n", b"x", delivery)
+    assert (message.subject, message.sequence, message.headers, message.data) == ("p.0", 5, {"ce-id": "7"}, b"x")
+    assert message.pending == 12
     assert message.recorded_at == datetime.fromtimestamp(1795304269, UTC).replace(microsecond=29339)
 
 
@@ -32,11 +30,6 @@ def test_hashes() -> None:
     assert message_hash("s", {"ce-hash": "ab" * 32}, b"data") == b"\xab" * 32
     for forged in ("", "ab", "zz" * 32, "ab" * 33):
         assert message_hash("s", {"ce-hash": forged}, b"data") == plain
-
-
-def test_raw_headers() -> None:
-    assert parse_headers(b"NATS/1.0\r\nCe-Id: 7\r\nx:y: z\r\nbroken\r\n\r\n") == {"ce-id": "7", "x": "y: z"}
-    assert parse_headers(b"") == {}
 
 
 def test_keys_of_buckets() -> None:
