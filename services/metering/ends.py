@@ -23,7 +23,9 @@ TIMEOUT_S: Final = 0.5
 ACKNOWLEDGED_S: Final = 2.0
 """How long a marker's acknowledgement is waited for: it comes after the write is on disk, on a cluster on most of them."""
 FRESH_S: Final = 0.05
-"""How long one look serves all who ask: it costs a request per subject."""
+"""How long one look serves all who ask: it costs a request per subject, if anything is new."""
+AHEAD_S: Final = 0.025
+"""After so long the next look is begun, if anybody asks: those who ask often never wait for one."""
 
 
 class Looked(NamedTuple):
@@ -51,21 +53,36 @@ class Ends:
         self._clock = clock
         self._looking: asyncio.Task[Looked] | None = None
         self._began_s = 0.0
+        self._known_at: tuple[str, int] | None = None
+        self._known: Mapping[str, int | None] = {}
         self._name = f"metering-{new_id()}"
         self._marked: dict[str, int] = {}
 
     async def look(self) -> Looked:
-        """Where they ended an instant ago, looked up at most once in FRESH_S for all who ask. Never raises: what is not known is
+        """Where they ended an instant ago, looked up at most once in AHEAD_S for all who ask. Never raises: what is not known is
         None."""
-        if self._looking is None or self._clock.monotonic() - self._began_s > FRESH_S:
+        looking, age_s = self._looking, self._clock.monotonic() - self._began_s
+        if looking is None or (looking.done() and age_s > AHEAD_S):
             self._began_s = self._clock.monotonic()
             self._looking = asyncio.create_task(self._look(), name="metering:ends")
-        return await asyncio.shield(self._looking)
+        if looking is None or age_s > FRESH_S:
+            looking = self._looking
+        assert looking is not None, "it was begun just now"
+        return await asyncio.shield(looking)
 
     async def _look(self) -> Looked:
         at = self._clock.now()
-        found = await asyncio.gather(*(self._newest(subject, no_stream=0) for subject in self._subjects))
-        return Looked(at, dict(zip(self._subjects, found, strict=True)))
+        try:
+            state = await stream_state(self._nc(), USAGE, TIMEOUT_S)
+        except (ApiError, Unavailable):
+            return Looked(at, dict.fromkeys(self._subjects))
+        if state is None:
+            return Looked(at, dict.fromkeys(self._subjects, 0))
+        if (state.created, state.last) != self._known_at:  # else nothing came since, anywhere
+            found = await asyncio.gather(*(self._newest(subject, no_stream=0) for subject in self._subjects))
+            self._known = dict(zip(self._subjects, found, strict=True))
+            self._known_at = None if None in found else (state.created, state.last)
+        return Looked(at, self._known)
 
     async def newest(self, subject: str) -> int | None:
         """The newest sequence of one subject, looked up for the caller alone; 0 for none, None where JetStream does not say. None

@@ -9,7 +9,7 @@ from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 from shared.errors import Unavailable
-from shared.streams.jetstream import STREAM_NAME_TAKEN, STREAM_NOT_FOUND, ApiError, StreamRefused, api
+from shared.streams.jetstream import STREAM_NAME_TAKEN, STREAM_NOT_FOUND, TIMEOUT_S, ApiError, StreamRefused, api
 
 USAGE_SUBJECTS: Final = ("usage.records.*", "usage.cloudevents")
 DEADLETTER: Final = "DEADLETTER"
@@ -110,10 +110,10 @@ def _base(name: str, subjects: list[str], replicas: int) -> StreamConfig:
     )
 
 
-async def stream_state(nc: Client, name: str) -> StreamState | None:
+async def stream_state(nc: Client, name: str, timeout_s: float = TIMEOUT_S) -> StreamState | None:
     """The state of a stream, None when there is no such stream. Raises Unavailable."""
     try:
-        return _state(await api(nc, f"STREAM.INFO.{name}"))
+        return _state(await api(nc, f"STREAM.INFO.{name}", timeout_s=timeout_s))
     except ApiError as error:
         if error.err_code == STREAM_NOT_FOUND:
             return None
