@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import uvicorn
 
 from deploy.servers.program import free_port
-from shared.http_direct import DirectHttpProtocol, Reply
+from shared.http_direct import DirectHttpProtocol, Request
 from shared.service import Receive, Scope, Send
 from tests.support.crashes import until
 
@@ -25,24 +24,24 @@ class Edge:
     def __init__(self) -> None:
         self.port = free_port()
         self.asked: list[str] = []
-        self.waiting: list[tuple[bytes, Reply]] = []
+        self.waiting: list[tuple[bytes, Request]] = []
         self.filler = b""
 
-    def direct(self, scope: Any, reply: Reply) -> None:
-        self.asked.append(scope["path"])
-        body = scope["path"].encode() + self.filler
-        if scope["path"].startswith("/later"):
-            self.waiting.append((body, reply))
+    def direct(self, request: Request) -> None:
+        self.asked.append(request.path)
+        body = request.path.encode() + self.filler
+        if request.path.startswith("/later"):
+            self.waiting.append((body, request))
         else:
-            reply(HEAD % len(body), body)
+            request.reply(HEAD % len(body), body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
         await send({"type": "http.response.body", "body": b"asgi"})
 
     def answer_one(self) -> None:
-        body, reply = self.waiting.pop(0)
-        reply(HEAD % len(body), body)
+        body, request = self.waiting.pop(0)
+        request.reply(HEAD % len(body), body)
 
     async def asked_for(self, count: int) -> None:
         async def enough() -> bool:
@@ -149,9 +148,9 @@ async def test_an_answer_to_a_caller_that_is_gone_and_a_second_answer_do_nothing
     async with serving() as (edge, reader, writer):
         writer.write(request("/later/a"))
         await edge.asked_for(1)
-        body, reply = edge.waiting[0]
+        body, asked = edge.waiting[0]
         edge.answer_one()
-        reply(HEAD % len(body), body)
+        asked.reply(HEAD % len(body), body)
         assert (await answered(reader))[1] == b"/later/a"
         _, gone = await asyncio.open_connection("127.0.0.1", edge.port)
         gone.write(request("/later/b"))
