@@ -35,7 +35,6 @@ class Request:
         path: str,
         query: bytes,
         headers: list[tuple[bytes, bytes]],
-        *,
         is_head: bool,
         keep_alive: bool,
     ) -> None:
@@ -54,7 +53,7 @@ class Request:
         if self.response_complete or self.disconnected:
             return
         self.response_complete = True
-        self._protocol.answer(head, b"" if self._is_head else body, keep_alive=self.keep_alive)
+        self._protocol.answer(head, b"" if self._is_head else body, self.keep_alive)
 
 
 DirectEdge = Callable[[Request], None]
@@ -76,6 +75,7 @@ class DirectHttpProtocol(BoundedHttpProtocol):
         service: Any = self.config.app
         self._direct: DirectEdge = service.direct
         self._asgi_paths: Container[str] = service.asgi_paths
+        self._url_before, self._target = b"", ("", b"")
         self._idle_since_s: float | None = None
         self._defaults: list[tuple[bytes, bytes]] | None = None
         self._ending = b"\r\n"
@@ -92,7 +92,10 @@ class DirectHttpProtocol(BoundedHttpProtocol):
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        path, query = split_target(self.url)
+        if self.url != self._url_before:  # by most callers the same is asked again and again
+            self._target = split_target(self.url)
+            self._url_before = self.url
+        path, query = self._target
         if path in self._asgi_paths:
             self._have_asgi_answer()
             return
@@ -103,8 +106,8 @@ class DirectHttpProtocol(BoundedHttpProtocol):
             path,
             query,
             self.headers,
-            is_head=parser.get_method() == b"HEAD",
-            keep_alive=parser.should_keep_alive() and parser.get_http_version() != "1.0",
+            parser.get_method() == b"HEAD",
+            parser.should_keep_alive() and parser.get_http_version() != "1.0",
         )
         self.cycle = request
         if before is not None and not before.response_complete:
@@ -144,7 +147,7 @@ class DirectHttpProtocol(BoundedHttpProtocol):
 
     # -- and is answered
 
-    def answer(self, head: bytes, body: bytes, *, keep_alive: bool) -> None:
+    def answer(self, head: bytes, body: bytes, keep_alive: bool) -> None:
         """Send what the request whose turn it is replied."""
         transport = self.transport
         if transport.is_closing():
@@ -201,8 +204,5 @@ class DirectHttpProtocol(BoundedHttpProtocol):
 
 def split_target(url: bytes) -> tuple[str, bytes]:
     """Path and query string of a request's target. Raises HttpParserInvalidURLError or UnicodeDecodeError for what is none."""
-    if url.startswith(b"/") and b"%" not in url and b"#" not in url:
-        path, _, query = url.partition(b"?")
-        return path.decode("ascii"), query
     parsed = httptools.parse_url(url)
     return unquote(parsed.path.decode("ascii")), parsed.query or b""
