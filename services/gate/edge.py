@@ -164,7 +164,7 @@ class Edge:
         if self._committer.full:
             return answers.OVERLOADED
         headers = request.headers
-        if sum(map(len, chain.from_iterable(headers))) > HEADERS_BYTES_MAX:
+        if len(b"".join(chain.from_iterable(headers))) > HEADERS_BYTES_MAX:
             return answers.HEADERS_TOO_LARGE
         decision = decide(self._apps, self._rules, service, read_call(headers, request.query), now)
         return self._refusals[decision] if isinstance(decision, Reason) else decision
