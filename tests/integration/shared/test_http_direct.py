@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -26,7 +26,7 @@ class Edge:
         self.asked: list[str] = []
         self.waiting: list[tuple[bytes, Request]] = []
         self.filler = b""
-        self.stop = lambda: None
+        self.stop: Callable[[], None] = lambda: None
         self.queries: list[bytes] = []
         self.headers: list[list[tuple[bytes, bytes]]] = []
         self.asgi: list[tuple[Scope, bytes]] = []
