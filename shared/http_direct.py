@@ -89,7 +89,8 @@ class DirectHttpProtocol(BoundedHttpProtocol):
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self._in_head:  # not in a trailer, which would come when the request is asked about already, and has no bound
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self.url != self._url_before:  # by most callers the same is asked again and again

@@ -228,6 +228,19 @@ async def test_asgi_is_told_everything_of_its_requests() -> None:
         assert scope["headers"] == [(b"host", b"x"), (b"x-a", b"b"), (b"content-length", b"3")]
 
 
+async def test_trailers_are_not_taken_for_headers() -> None:
+    chunked = "Transfer-Encoding: chunked\r\nTrailer: X-A\r\n"
+    async with serving() as (edge, reader, writer):
+        for path in ("/later/a", "/later/b", "/asgi"):
+            writer.write(request(path, chunked, "POST") + b"1\r\nx\r\n0\r\nX-A: b\r\n\r\n")
+        for count in (1, 2):
+            await edge.asked_for(count)
+            edge.answer_one()
+        assert [(await answered(reader))[1] for _ in range(3)] == [b"/later/a", b"/later/b", b"asgi"]
+        for headers in (*edge.headers, edge.asgi[0][0]["headers"]):
+            assert [name for name, _ in headers] == [b"host", b"transfer-encoding", b"trailer"]
+
+
 async def test_a_caller_is_told_to_go_on_with_a_body_that_asgi_reads() -> None:
     expecting = "Content-Length: 3\r\nExpect: 100-continue\r\n"
     async with serving() as (edge, reader, writer):
