@@ -28,7 +28,7 @@ from shared.asyncapi import ServiceDocument
 from shared.commands.base import ERROR_HEADER, Refusal, RefusedField, field_problems
 from shared.errors import InvalidInput, MalformedRequest, TollbookError
 from shared.http_direct import DirectEdge, DirectHttpProtocol
-from shared.http_head import DEFAULT_NOT_HTTP, DEFAULT_REFUSAL
+from shared.http_head import DEFAULT_NOT_HTTP, DEFAULT_REFUSAL, BoundedHttpProtocol
 from shared.readiness import Readiness, ReadinessCheck, ReadinessMetrics
 from shared.settings import ServiceSettings
 from shared.streams.elsewhere import Elsewhere
@@ -143,7 +143,7 @@ class Service:
             log_config=None,
             access_log=False,
             loop="uvloop",
-            http=DirectHttpProtocol,
+            http=BoundedHttpProtocol if self.direct is None else DirectHttpProtocol,
             ws="none",
             lifespan="on",
             server_header=False,

@@ -1,11 +1,11 @@
 """Group commit: usage records reach JetStream before their calls are answered, many in one message, one message at a time.
 
 All of a gate's records go to one partition, chosen by its own name: so a commit is one message and one fsync, however many
-applications it is about (docs/decisions/0010). While one commit is on its way the next one collects. A commit whose fate is
-unknown (no acknowledgement in time) is taken back: its callers are refused, and the same sequence number is sent again as a
-`retracted` batch until it is acknowledged, before anything new; metering then counts none of it, whether or not the first message
-did arrive. A commit that is acknowledged too late for the quota leases of some of its records is taken back as to these
-(docs/decisions/0013-exact-limits.md).
+applications it is about (docs/decisions/0010). While one commit is on its way the calls of the last one are answered and the next
+one collects: two groups take turns, and are kept of equal size. A commit whose fate is unknown (no acknowledgement in time) is
+taken back: its callers are refused, and the same sequence number is sent again as a `retracted` batch until it is acknowledged,
+before anything new; metering then counts none of it, whether or not the first message did arrive. A commit that is acknowledged
+too late for the quota leases of some of its records is taken back as to these (docs/decisions/0013-exact-limits.md).
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ RECORD_BYTES_MAX: Final = 212
 """A record as msgpack with every string at its longest, and its place among those taken back, take a little less."""
 BATCH_BYTES_MAX: Final = 1_024
 """A batch without its records, its headers and its subject take less."""
+GROUP_MIN: Final = 16
+"""Records up to which a commit takes all that waits."""
 DRAIN_S: Final = 5.0
 RETRY_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 RETRY_MAX_S: Final = 1.0
@@ -147,9 +149,9 @@ class Committer:
                 self._wake.clear()
 
     async def _commit_next(self) -> None:
-        fitting = min(RECORDS_MAX, max(1, (self._nc().max_payload - BATCH_BYTES_MAX) // RECORD_BYTES_MAX))
-        self._committing = self._collecting[:fitting]
-        del self._collecting[:fitting]
+        size = self._group_size()
+        self._committing = self._collecting[:size]
+        del self._collecting[:size]
         self._seq += 1
         batch = UsageBatch(publisher=self._publisher, seq=self._seq, records=[waiter.record for waiter in self._committing])
         began = self._clock.monotonic()
@@ -175,6 +177,16 @@ class Committer:
                 await self._void(batch, late)
             elif not self._collecting:
                 self._answer_committed()
+
+    def _group_size(self) -> int:
+        """Records of the next commit: half of the calls that wait or are about to be answered, as far as they fit into a message.
+
+        Were all taken that wait, callers who ask again as soon as they are answered would end up in a large and a small group:
+        the gate would be done with the small one's calls before the large one is on disk, and have nothing to do.
+        """
+        fitting = min(RECORDS_MAX, max(1, (self._nc().max_payload - BATCH_BYTES_MAX) // RECORD_BYTES_MAX))
+        half = (len(self._collecting) + len(self._committed) + 1) // 2
+        return min(fitting, max(GROUP_MIN, half))
 
     async def _void(self, batch: UsageBatch, late: Sequence[int]) -> None:
         """Refuse the calls at these places of a batch that is acknowledged, let the others pass, and have those not counted."""

@@ -72,6 +72,45 @@ async def test_the_next_commit_is_on_its_way_before_the_last_one_is_answered() -
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_callers_who_ask_again_at_once_come_to_be_two_groups_of_equal_size() -> None:
+    committer = ToldCommitter()
+
+    def ask_again(recorded: bool) -> None:
+        if recorded and len(committer.told) < 5:
+            committer.record(LONGEST, ask_again)
+
+    for _ in range(64):
+        committer.record(LONGEST, ask_again)
+    running = asyncio.create_task(committer.run())
+    await committer.has_told(1)
+    for commits in range(2, 6):
+        committer.acknowledged.release()
+        await committer.has_told(commits)
+    assert committer.told == [f"commit {seq} of 32" for seq in range(1, 6)]
+    for _ in range(2):
+        committer.acknowledged.release()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_of_many_calls_at_once_half_go_first_and_of_few_all() -> None:
+    committer = ToldCommitter()
+    for number in range(64):
+        committer.call(str(number))
+    running = asyncio.create_task(committer.run())
+    for _ in range(4):
+        committer.acknowledged.release()
+    await committer.has_told(64 + 2)
+    assert [one for one in committer.told if one.startswith("commit")] == ["commit 1 of 32", "commit 2 of 32"]
+    committer.told.clear()
+    for number in range(16):
+        committer.call(str(number))
+    await committer.has_told(16 + 1)
+    assert committer.told[0] == "commit 3 of 16"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_an_answer_that_fails_keeps_nobody_from_theirs() -> None:
     committer = ToldCommitter()
     running = asyncio.create_task(committer.run())
