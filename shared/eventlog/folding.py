@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from shared.postgres import Connection
 
 Row: TypeAlias = tuple[Any, ...]
+Fold: TypeAlias = Callable[[str, Row], None]
+"""Takes what a change is about, and its arguments."""
 
 
 class Folding:
@@ -25,7 +27,8 @@ class Folding:
     def __init__(self) -> None:
         self.held = 0
         self._tables: dict[str, _Table] = {}
-        self._once: dict[Idempotent, set[tuple[object, ...]]] = {}
+        self._once: dict[Idempotent, _Once] = {}
+        self._folds: dict[str, Fold] = {}
         self._for_server: list[Change] = []
         self._on_server: set[str] = set()
         self._all_for_server = False
@@ -33,20 +36,36 @@ class Folding:
     def add(self, changes: Sequence[Change]) -> None:
         """Take more changes."""
         self.held += len(changes)
-        tables = self._tables
         for change in changes:
-            statement, about = change.statement, change.about
+            about = change.about
             if self._all_for_server or about in self._on_server:
                 self._for_server.append(change)
-            elif isinstance(statement, RowWrite):
-                table = tables.get(statement.table) or tables.setdefault(statement.table, _Table())
-                table.change(statement, change.args, about)
-            elif isinstance(statement, Idempotent):
-                self._once.setdefault(statement, set()).add(change.args)
+                continue
+            statement = change.statement
+            fold = self._folds.get(statement) or self._fold_of(statement)
+            if fold is not None:
+                fold(about, change.args)
             else:
                 self._for_server.append(change)
                 self._on_server.add(about)
                 self._all_for_server = not about
+
+    def _fold_of(self, statement: str) -> Fold | None:
+        """What has the effect of such changes here; None: only the server can do them."""
+        fold: Fold
+        if isinstance(statement, Insert):
+            fold = self._tables.setdefault(statement.table, _Table(statement.columns)).insert
+        elif isinstance(statement, RowWrite):
+            table = self._tables.get(statement.table)
+            if table is None:
+                return _no_rows  # until there are some: not remembered
+            fold = table.updating(statement) if isinstance(statement, Update) else table.deleting(statement)
+        elif isinstance(statement, Idempotent):
+            fold = self._once.setdefault(statement, _Once()).add
+        else:
+            return None
+        self._folds[statement] = fold
+        return fold
 
     async def write(self, connection: Connection) -> None:
         """Write what is held, and hold it no longer: whatever was written is changed on the server from now on."""
@@ -56,47 +75,68 @@ class Folding:
             self._on_server.update(table.rows)
         await apply(connection, self._for_server)
         for statement, several in self._once.items():
-            await execute(connection, [Bound(statement, tuple(zip(*several, strict=True)))])
+            await execute(connection, [Bound(statement, tuple(zip(*several.args, strict=True)))])
         self.held, self._all_for_server = 0, False
-        self._tables, self._once, self._for_server = {}, {}, []
+        self._tables, self._once, self._folds, self._for_server = {}, {}, {}, []
+
+
+class _Once:
+    """What an Idempotent is to be done with."""
+
+    def __init__(self) -> None:
+        self.args: set[Row] = set()
+
+    def add(self, _: str, args: Row) -> None:
+        self.args.add(args)
 
 
 class _Table:
     """The rows of one table, by what they are about, as tuples of `columns`."""
 
-    def __init__(self) -> None:
-        self.columns: tuple[str, ...] = ()
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = columns
         self.rows: dict[str, list[Row]] = {}
-        self._plans: dict[RowWrite, _Plan] = {}
 
-    def change(self, statement: RowWrite, args: tuple[object, ...], about: str) -> None:
+    def insert(self, about: str, args: Row) -> None:
         rows = self.rows.get(about)
-        if isinstance(statement, Insert):
-            self.columns = statement.columns
-            if rows is None:
-                self.rows[about] = [args]
-            else:
-                rows.append(args)
-        elif rows:
-            plan = self._plans.get(statement) or self._plans.setdefault(statement, _Plan(statement, self.columns))
-            keys_of, meant = plan.keys_of, plan.meant(args)
-            if isinstance(statement, Update):
+        if rows is None:
+            self.rows[about] = [args]
+        else:
+            rows.append(args)
+
+    def updating(self, statement: RowWrite) -> Fold:
+        """Gives the rows whose keys are the arguments' their other values."""
+        keys_of, meant = self._keys(statement)
+        given = {self.columns.index(column): place for place, column in enumerate(statement.columns, len(self.columns))}
+        changed: Callable[[Row], Row] = itemgetter(*(given.get(place, place) for place in range(len(self.columns))))
+
+        def update(about: str, args: Row) -> None:
+            rows = self.rows.get(about)
+            if rows:
+                keys = meant(args)
                 for place, row in enumerate(rows):
-                    if keys_of(row) == meant:
-                        rows[place] = plan.changed(row + args)
-            else:
-                rows[:] = [row for row in rows if keys_of(row) != meant]
+                    if keys_of(row) == keys:
+                        rows[place] = changed(row + args)
+
+        return update
+
+    def deleting(self, statement: RowWrite) -> Fold:
+        """Removes the rows whose keys are the arguments."""
+        keys_of, meant = self._keys(statement)
+
+        def delete(about: str, args: Row) -> None:
+            rows = self.rows.get(about)
+            if rows:
+                keys = meant(args)
+                rows[:] = [row for row in rows if keys_of(row) != keys]
+
+        return delete
+
+    def _keys(self, statement: RowWrite) -> tuple[Callable[[Row], object], Callable[[Row], object]]:
+        """Pick the keys from a row, and from the arguments."""
+        places = [self.columns.index(column) for column in statement.columns[: statement.keys]]
+        return itemgetter(*places), itemgetter(*range(statement.keys))
 
 
-class _Plan:
-    """How a statement finds and changes rows of `columns`. All three pick values by their places, as C does it."""
-
-    def __init__(self, statement: RowWrite, columns: Sequence[str]) -> None:
-        places = [columns.index(column) for column in statement.columns]
-        given = {place: len(columns) + number for number, place in enumerate(places)}
-        self.keys_of: Callable[[Row], object] = itemgetter(*places[: statement.keys])
-        """The keys of a row, ..."""
-        self.meant: Callable[[Row], object] = itemgetter(*range(statement.keys))
-        """... to be equal to those among the arguments."""
-        self.changed: Callable[[Row], Row] = itemgetter(*(given.get(place, place) for place in range(len(columns))))
-        """The row as it is then, from the row and the arguments after it."""
+def _no_rows(_about: str, _args: Row) -> None:
+    """Changes nothing."""
