@@ -107,8 +107,8 @@ class Placed(Protocol):
     def recorded_at(self) -> datetime: ...
 
 
-class Past(msgspec.Struct, Generic[E], frozen=True, gc=False, array_like=True):
-    """One event as a replay gives it: decoded, without what only the log itself needs."""
+class Past(msgspec.Struct, Generic[E], frozen=True, gc=False, eq=False, array_like=True):
+    """One event as a replay gives it: decoded, without what only the log itself needs. Equal to itself only."""
 
     position: int
     stream: str
@@ -237,7 +237,8 @@ class EventLog(Generic[E]):
 
     async def replay(self, connection: Connection, after: int = 0) -> AsyncGenerator[list[Past[E]], None]:
         """The whole log after a position, decoded, page by page. The connection reads the next page while this one is used, so
-        that nothing else can be asked of it until the end."""
+        that nothing else can be asked of it until the end; then its session's time zone is UTC. Raises as `decode` does."""
+        await connection.execute("SET TIME ZONE 'UTC'")  # which JSON has times in
         decode = _page_decoder(self.codec)
         statement = await connection.prepare(_REPLAY)
         asked = asyncio.create_task(statement.fetchrow(after, REPLAY_PAGE))
@@ -309,14 +310,12 @@ def changed_meanwhile() -> Conflict:
 
 
 def _page_decoder(codec: Codec[E]) -> Callable[[str], list[Past[E]]]:
-    """Makes the events of a page, JSON as `_REPLAY` has it. What the function raises is what `codec.decode` raises.
+    """Makes the events of a page, JSON as `_REPLAY` has it. Raises what `codec.decode` raises.
 
     One call decodes them all: "<type> <schema version>", which comes first, is the tag of the Past that has such an event.
     """
     kinds = [
-        msgspec.defstruct(
-            "Past", [("event", cls)], bases=(Past,), tag=f"{name} {cls.schema}", array_like=True, frozen=True, gc=False
-        )
+        msgspec.defstruct("Past", [("event", cls)], bases=(Past,), tag=f"{name} {cls.schema}")
         for name, cls in codec.classes.items()
     ]
     decode_all: Callable[[str], list[Past[E]]] = msgspec.json.Decoder(list[reduce(or_, kinds)]).decode  # type: ignore[misc]
