@@ -160,13 +160,13 @@ def evolve_app(state: App | None, event: RegistryEvent) -> App | None:
     if isinstance(event, AppRegistered):
         secrets = (Secret(event.secret.secret_id),)
         return App(event.account, event.client_id, event.name, event.services, event.environments, secrets)
-    if isinstance(event, AccountOpened | TermsAccepted):  # of an account's stream
-        return state
-    assert state is not None, "an application is registered first"
+    if state is None:
+        assert isinstance(event, AccountOpened | TermsAccepted), "an application is registered first"
+        return None
     return _evolve_registered(state, event)
 
 
-def _evolve_registered(app: App, event: LaterEvent) -> App:
+def _evolve_registered(app: App, event: LaterEvent | AccountOpened | TermsAccepted) -> App:
     match event:
         case AppEdited():
             return msgspec.structs.replace(app, name=event.name, services=event.services, environments=event.environments)
@@ -186,6 +186,8 @@ def _evolve_registered(app: App, event: LaterEvent) -> App:
             return _with_service(app, event.service, suspended=msgspec.UNSET)
         case AppDeleted():
             return msgspec.structs.replace(app, deleted=True, secrets=(), ended=_ended(app))
+        case AccountOpened() | TermsAccepted():  # of an account's stream
+            return app
         case _:
             assert_never(event)
 

@@ -81,16 +81,16 @@ def project(recorded: Placed, event: RegistryEvent) -> list[Change]:
         case TermsAccepted():
             return [Change(_ACCEPT, (event.account, event.terms_version, at), event.account)]
         case AppRegistered():
-            shown = (event.name, _json(event.services), _json(event.environments), at, position)
+            services, environments = _json(event.services), _json(event.environments)
             return [
-                _of_app(event, _REGISTER, event.account, *shown, position, at),
+                _of_app(event, _REGISTER, event.account, event.name, services, environments, at, position, position, at),
                 _of_app(event, _ISSUE, event.secret.secret_id, at),
                 mark_dirty(BUCKET, app_key(event.account, event.client_id)),
             ]
         case AppEdited():
-            shown = (event.name, _json(event.services), _json(event.environments), at, position)
+            services, environments = _json(event.services), _json(event.environments)
             return [
-                _of_app(event, _EDIT, *shown),
+                _of_app(event, _EDIT, event.name, services, environments, at, position),
                 mark_dirty(BUCKET, app_key(event.account, event.client_id)),
             ]
         case SecretReissued():

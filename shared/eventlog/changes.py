@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+import msgspec
+
 if TYPE_CHECKING:
     from shared.postgres import Connection
 
@@ -88,7 +90,7 @@ def _equal(table: str, where: Iterable[str]) -> str:
     return " AND ".join(f"{table}.{column} = n.{column}" for column in where)
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One SQL statement with its arguments ($1, $2, ...).
 
     `about` names the thing whose rows it changes (a Client ID, say). Changes about different things may be done in any order, and
@@ -118,7 +120,8 @@ def arrange(changes: Iterable[Change]) -> list[Run]:
     places: dict[str, list[int]] = {}
     touched: dict[str, int] = {}
     barrier = -1
-    for statement, args, about in changes:
+    for change in changes:
+        statement, args, about = change.statement, change.args, change.about
         if not about:
             if barrier < 0 or barrier != len(runs) - 1 or runs[barrier].statement != statement:
                 barrier = len(runs)

@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 import asyncpg
@@ -22,8 +24,8 @@ from shared.postgres import Connection
 E = TypeVar("E", bound=Event)
 
 PAGE: Final = 5_000
-REPLAY_PAGE: Final = 1_000
-"""Small, so that a page is still in the processor's cache when it is decoded."""
+REPLAY_PAGE: Final = 500
+"""Small, so that a page and its events stay in the processor's cache."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _BEGIN: Final = "BEGIN; SELECT FROM log_head FOR UPDATE"
@@ -52,7 +54,9 @@ _READ_SOME: Final = (
     ORDER BY position LIMIT $2"""
 )
 _REPLAY: Final = """
-    SELECT position, stream, type, schema, data, recorded_at FROM event WHERE position > $1 ORDER BY position LIMIT $2
+    SELECT max(position), json_agg(json_array(type || ' ' || schema, position, stream, recorded_at, data) ORDER BY position)
+    FROM (SELECT * FROM event WHERE position > $1 ORDER BY position LIMIT $2) AS page
+    HAVING count(*) > 0
 """
 _READ_STREAMS: Final = _SELECT + "WHERE stream = ANY($1::text[]) ORDER BY stream, version"
 
@@ -103,8 +107,8 @@ class Placed(Protocol):
     def recorded_at(self) -> datetime: ...
 
 
-class Past(msgspec.Struct, Generic[E], frozen=True, gc=False):
-    """One event as a replay gives it: decoded, without what only the log itself needs."""
+class Past(msgspec.Struct, Generic[E], frozen=True, gc=False, eq=False, array_like=True):
+    """One event as a replay gives it: decoded, without what only the log itself needs. Equal to itself only."""
 
     position: int
     stream: str
@@ -233,24 +237,20 @@ class EventLog(Generic[E]):
 
     async def replay(self, connection: Connection, after: int = 0) -> AsyncGenerator[list[Past[E]], None]:
         """The whole log after a position, decoded, page by page. The connection reads the next page while this one is used, so
-        that nothing else can be asked of it until the end."""
+        that nothing else can be asked of it until the end; then its session's time zone is UTC. Raises as `decode` does."""
+        await connection.execute("SET TIME ZONE 'UTC'")  # which JSON has times in
+        decode = _page_decoder(self.codec)
         statement = await connection.prepare(_REPLAY)
-        asked = asyncio.create_task(statement.fetch(after, REPLAY_PAGE))
+        asked = asyncio.create_task(statement.fetchrow(after, REPLAY_PAGE))
         try:
             with collector_at_rest():
-                while rows := await asked:
-                    asked = asyncio.create_task(statement.fetch(rows[-1][0], REPLAY_PAGE))
+                while page := await asked:
+                    last, events = page
+                    asked = asyncio.create_task(statement.fetchrow(last, REPLAY_PAGE))
                     await asyncio.sleep(0)  # has the question sent
-                    yield self._past(rows)
+                    yield decode(events)
         finally:
             await _given_up(asked)
-
-    def _past(self, rows: Sequence[asyncpg.Record]) -> list[Past[E]]:
-        decode = self.codec.decode
-        return [
-            Past(position, stream, recorded_at, decode(type_, schema, data))
-            for position, stream, type_, schema, data, recorded_at in rows
-        ]
 
     def decode(self, recorded: Recorded) -> E:
         """The event itself, in today's shape."""
@@ -309,7 +309,32 @@ def changed_meanwhile() -> Conflict:
     return Conflict("The object was changed meanwhile: read it again and decide anew.")
 
 
-async def _given_up(task: asyncio.Task[list[asyncpg.Record]]) -> None:
+def _page_decoder(codec: Codec[E]) -> Callable[[str], list[Past[E]]]:
+    """Makes the events of a page, JSON as `_REPLAY` has it. Raises what `codec.decode` raises.
+
+    One call decodes them all: "<type> <schema version>", which comes first, is the tag of the Past that has such an event.
+    """
+    kinds = [
+        msgspec.defstruct("Past", [("event", cls)], bases=(Past,), tag=f"{name} {cls.schema}")
+        for name, cls in codec.classes.items()
+    ]
+    decode_all: Callable[[str], list[Past[E]]] = msgspec.json.Decoder(list[reduce(or_, kinds)]).decode  # type: ignore[misc]
+    decode_each = msgspec.json.Decoder(list[tuple[str, int, str, datetime, msgspec.Raw]]).decode
+
+    def decode(page: str) -> list[Past[E]]:
+        try:
+            return decode_all(page)
+        except msgspec.ValidationError:  # an event in it is of an older version, or unknown
+            past = []
+            for kind, position, stream, recorded_at, data in decode_each(page):
+                type_, _, schema = kind.rpartition(" ")
+                past.append(Past(position, stream, recorded_at, codec.decode(type_, int(schema), bytes(data))))
+            return past
+
+    return decode
+
+
+async def _given_up(task: asyncio.Task[asyncpg.Record | None]) -> None:
     """End a question that nobody waits for any longer, so that its connection is free again."""
     task.cancel()
     await asyncio.wait([task])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
 
 import asyncpg
 import pytest
@@ -11,9 +14,11 @@ import pytest
 from deploy.servers.roles import ServiceDsn
 from shared.clock import SystemClock
 from shared.errors import Conflict, NotFound
-from shared.eventlog.log import ChainBroken, EventLog
+from shared.eventlog import log as log_module
+from shared.eventlog.log import ChainBroken, EventLog, Past
 from shared.eventlog.rebuild import rebuild
 from shared.eventlog.vault import Vault, VaultKeyUnknown
+from shared.events.codec import Codec, Event, UnknownEvent
 from shared.postgres import Pool, open_pool
 from tests.support.ledger import CODEC, VAULT_KEY, Ledger, LedgerEvent, PebblesAdded, SecretStr, ledger_schema, project
 from tests.support.servers import PostgresDatabase
@@ -182,3 +187,70 @@ async def test_a_rebuild_gives_the_same_rows_and_repairs_spoiled_ones(dsn: Servi
     await pool.execute("DELETE FROM bowl WHERE bowl = 'b2'")
     assert await rebuild(dsn.owner_dsn, "ledger", ledger.log, project, ["bowl"]) == 30  # an Add of 0 is no event
     assert await pool.fetch("SELECT * FROM bowl ORDER BY bowl") == before
+
+
+class Thrown(Event, frozen=True, kw_only=True):
+    schema: ClassVar[int] = 2
+    metres: float
+    at: datetime
+
+
+def in_feet(data: dict[str, Any]) -> dict[str, Any]:
+    return {"metres": data["feet"] * 0.3048, "at": data["at"]}
+
+
+THROWN = Thrown(metres=1.5, at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC))
+THROWS: Codec[PebblesAdded | Thrown] = Codec("ledger", PebblesAdded | Thrown, {("Thrown", 1): in_feet})
+
+
+class ThrownBefore(Event, frozen=True, kw_only=True):
+    """Thrown as it was before, by its name."""
+
+    feet: float
+    at: datetime
+
+
+ThrownBefore.__name__ = "Thrown"
+
+
+async def replayed(pool: Pool, log: EventLog[Any], after: int = 0) -> list[list[Past[Any]]]:
+    async with pool.acquire() as connection:
+        await connection.execute("SET TIME ZONE 'Asia/Seoul'")
+        async with aclosing(log.replay(connection, after)) as pages:
+            return [page async for page in pages]
+
+
+async def test_a_replay_gives_what_was_written_page_by_page(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "REPLAY_PAGE", 2)
+    log = EventLog(THROWS, SystemClock())
+    written: list[PebblesAdded | Thrown] = [added(1), THROWN, added(2, '"수영" \\ \u0001'), THROWN, added(3)]
+    async with pool.acquire() as connection:
+        await log.append(connection, 'bowl/"a\\', 0, written)
+        recorded = await log.read(connection, 0, 9)
+    pages = await replayed(pool, log)
+    assert [len(page) for page in pages] == [2, 2, 1]
+    past = [one for page in pages for one in page]
+    assert [one.event for one in past] == written
+    assert [(one.position, one.stream, one.recorded_at) for one in past] == [
+        (one.position, one.stream, one.recorded_at) for one in recorded
+    ]
+    assert {one.recorded_at.utcoffset() for one in past} == {timedelta(0)}
+    [[fourth, fifth]] = await replayed(pool, log, after=3)
+    assert [(fourth.position, fourth.event), (fifth.position, fifth.event)] == [(4, THROWN), (5, added(3))]
+    assert await replayed(pool, log, after=5) == []
+
+
+async def test_a_replay_lifts_older_versions_and_refuses_what_a_newer_release_wrote(pool: Pool) -> None:
+    log = EventLog(THROWS, SystemClock())
+    before = EventLog(Codec("ledger", ThrownBefore), SystemClock())
+    async with pool.acquire() as connection:
+        await log.append(connection, "bowl/a", 0, [added(1), THROWN])
+        await before.append(connection, "bowl/a", 2, [ThrownBefore(feet=10, at=THROWN.at)])
+        await log.append(connection, "bowl/b", 0, [added(2)])
+    [page] = await replayed(pool, log)
+    assert [one.event for one in page] == [added(1), THROWN, Thrown(metres=3.048, at=THROWN.at), added(2)]
+    assert [(one.position, one.stream) for one in page] == [(1, "bowl/a"), (2, "bowl/a"), (3, "bowl/a"), (4, "bowl/b")]
+    with pytest.raises(UnknownEvent, match="ledger has no event 'Thrown'"):
+        await replayed(pool, EventLog(CODEC, SystemClock()))
+    with pytest.raises(UnknownEvent, match="Thrown is known up to schema 1, not 2"):
+        await replayed(pool, EventLog(Codec("ledger", PebblesAdded | ThrownBefore), SystemClock()))

@@ -53,6 +53,17 @@ async def test_only_the_rows_of_the_end_are_written() -> None:
     assert folding.held == 0
 
 
+async def test_rows_are_found_by_all_of_their_keys_and_in_any_order_of_columns() -> None:
+    coloured = {"colour": "text", "bowl": "text"}
+    put, take = update("bowl", coloured, {"pebbles": "int"}), delete("bowl", coloured)
+    folding = Folding()
+    folding.add([Change(put, ("blue", "a", 7), "a")])  # of no row yet
+    folding.add([Change(NEW, ("a", colour, 1), "a") for colour in ("blue", "red", "green", "red")])
+    folding.add([Change(put, ("red", "a", 5), "a"), Change(take, ("green", "a"), "a"), Change(take, ("blue", "b"), "a")])
+    server = await written(folding)
+    assert server.copied == [("bowl", ("bowl", "colour", "pebbles"), [("a", "blue", 1), ("a", "red", 5), ("a", "red", 5)])]
+
+
 async def test_what_only_the_server_can_do_keeps_its_place_and_so_does_what_follows_about_the_same() -> None:
     folding = Folding()
     folding.add([change(NEW, "a", "blue", 1), change(NEW, "b", "blue", 2), change(DOUBLE, "a"), change(PUT, "a", "blue", 5)])
