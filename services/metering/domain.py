@@ -6,13 +6,12 @@ The same messages in any cut into tallies, each repeated or not, give the same c
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, MutableMapping, Sequence, Set
-from functools import lru_cache
 from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from services.metering.columns import Rows
-from services.metering.decoding import Batch, Item, Packed, Single, Void, decode_row, digest_of, encode_records, unpack
-from services.metering.fields import invalid_field
+from services.metering.decoding import Batch, Item, Packed, Single, Void, digest_of, encode_records, unpack
+from services.metering.fields import invalid_field, read_row
 from services.metering.growth import App, Count, CounterKey, Group, Growth, Source
 from services.metering.lapses import NO_LAPSES, LapsedPlace, Lapses, LeaseUse
 from services.metering.positions import NO_SUCH_PLACE, Position, PublisherKey, needs, voided_of
@@ -29,8 +28,6 @@ AHEAD_MAX_US: Final = 300_000_000
 REMEMBERED_US: Final = 36 * DAY_US
 """How long repetitions are recognised: longer than LATE_MAX_US, so that what is forgotten could not count anyway."""
 
-ROWS_READ_MAX: Final = 16_384
-"""Rows that are remembered as they were read, some 10 MB: gates write the same for as long as a lease lasts."""
 STEP: Final = 2_000
 """Groups that are settled between two looks at everything else: some 5 ms of work."""
 
@@ -133,7 +130,7 @@ class Tally:
         """Client IDs of packed batches that will be asked for, so that they can be looked up together."""
         packed = (item for item in items if isinstance(item, Packed))
         rows = {row for item in packed for rows in item.rows for row in rows} - self._vouched.keys()
-        found = self._unknown({record.client_id for row in rows if (record := decode_row(row)) is not None})
+        found = self._unknown({record.client_id for row in rows if (record := read_row(row)) is not None})
         self._asked |= found
         return found
 
@@ -224,7 +221,7 @@ class Tally:
         """Whether every record with these bytes counts that occurred in that minute; other rules of time have been looked at."""
         record = self._vouched.get(row)
         if record is None:
-            record = _read(row)
+            record = read_row(row)
             if record is None or record.service not in self._services:
                 return False
             if record.client_id not in self._directory:
@@ -392,13 +389,6 @@ class Tally:
         if record.service not in self._services:
             return Why.UNKNOWN_SERVICE, f"service: {record.service} is not in the catalog"
         return None
-
-
-@lru_cache(ROWS_READ_MAX)
-def _read(row: bytes) -> UsageRecord | None:
-    """The record of a row, if its fields may hold what they do."""
-    record = decode_row(row)
-    return None if record is None or invalid_field(record) else record
 
 
 def _instant(us: int) -> str:
