@@ -18,10 +18,10 @@ import msgspec
 from shared.commands.quota import WISHES_MAX, Answer, Leased, Returned, Short, Undecided, Unlimited, Wish
 from shared.windows import from_us, to_us
 
-AHEAD_S: Final = 2.0
-"""For how long at the recent rate a grant is to last: a busy application is asked for about once a second."""
-LOW: Final = 0.5
-"""Asked again when less than this part of AHEAD_S is left."""
+AHEAD_S: Final = 4.0
+"""For how long at the recent rate a grant is to last: a busy application is asked for about once in three seconds."""
+LOW_S: Final = 1.0
+"""Asked again when what is left would not last for so long at the recent rate."""
 RENEW: Final = 0.5
 """Asked again when less than this part of the lease's time is left, if it was used lately."""
 ACK_S: Final = 0.25
@@ -136,7 +136,7 @@ class _Demand(msgspec.Struct):
         """Whether the lease runs low, and there is more to be had, or has used up much of its time and is still of use."""
         if self.answer is not None and now_s < self.until_s:
             return False
-        if held.elsewhere > 0 and held.left < LOW * AHEAD_S * self.rate_now(now_s):
+        if held.elsewhere > 0 and held.left < LOW_S * self.rate_now(now_s):
             return True
         return now_s > held.asked_s + RENEW * held.lease_s and (held.left > 0 or held.elsewhere > 0)
 

@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S: Final = 1.0
 LINGER_S: Final = 0.003
 """How long a request waits for calls that come right after the first."""
-GATHER_S: Final = 0.05
-"""How long leases that run low wait for others, while no call waits: one request for many costs little more than one for one."""
+GATHER_S: Final = 0.2
+"""How long leases that run low wait for others, while no call waits: one request for many costs little more than one for one.
+They last for longer than that (LOW_S)."""
 PATIENCE_S: Final = 1.7
 """How long a call waits at most; looked at every LOOK_S, so that it is refused within two seconds."""
 LOOK_S: Final = 0.05

@@ -10,8 +10,8 @@ from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from services.metering.columns import Rows
-from services.metering.decoding import Batch, Item, Packed, Single, Void, decode_row, digest_of, encode_records, unpack
-from services.metering.fields import invalid_field
+from services.metering.decoding import Batch, Item, Packed, Single, Void, digest_of, encode_records, unpack
+from services.metering.fields import invalid_field, read_row
 from services.metering.growth import App, Count, CounterKey, Group, Growth, Source
 from services.metering.lapses import NO_LAPSES, LapsedPlace, Lapses, LeaseUse
 from services.metering.positions import NO_SUCH_PLACE, Position, PublisherKey, needs, voided_of
@@ -130,7 +130,7 @@ class Tally:
         """Client IDs of packed batches that will be asked for, so that they can be looked up together."""
         packed = (item for item in items if isinstance(item, Packed))
         rows = {row for item in packed for rows in item.rows for row in rows} - self._vouched.keys()
-        found = self._unknown({record.client_id for row in rows if (record := decode_row(row)) is not None})
+        found = self._unknown({record.client_id for row in rows if (record := read_row(row)) is not None})
         self._asked |= found
         return found
 
@@ -221,8 +221,8 @@ class Tally:
         """Whether every record with these bytes counts that occurred in that minute; other rules of time have been looked at."""
         record = self._vouched.get(row)
         if record is None:
-            record = decode_row(row)
-            if record is None or invalid_field(record) or record.service not in self._services:
+            record = read_row(row)
+            if record is None or record.service not in self._services:
                 return False
             if record.client_id not in self._directory:
                 unknown |= self._unknown({record.client_id})

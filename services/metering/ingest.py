@@ -12,7 +12,7 @@ from services.metering.directory import Directory
 from services.metering.domain import Outcome, Tally
 from services.metering.lapses import NO_LAPSES, Lapses
 from services.metering.lease_counts import count_leases, keep_lapsed, read_lapses
-from services.metering.marks import mark_grown
+from services.metering.marks import mark_accounts
 from services.metering.metrics import Metrics
 from services.metering.positions import Position, PublisherKey, needs
 from services.metering.shelves import Shelves
@@ -83,9 +83,9 @@ class Ingest:
         await store.move_positions(connection, outcome.positions)
         await store.remember_events(connection, outcome.events, outcome.corrected)
         await store.list_corrections(connection, outcome.corrections)
+        await store.mark_counted(connection, outcome.counters, directory)  # keys before marks, as changes of limits do
         await self._shelves.add_counts(connection, outcome.counters)
-        await store.mark_counted(connection, outcome.counters, directory)
-        await mark_grown(connection, outcome.counters, directory)
+        await mark_accounts(connection, outcome.counters, directory)
         await store.use_secrets(connection, self._uses.to_write(outcome.secrets_used))
         await keep_lapsed(connection, outcome.lapsed)
         await self._count_leases(connection, outcome, lapses, newest)

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
 
+import asyncpg
+
 from services.metering import quota
 from services.metering.ends import Ends
 from services.metering.metrics import QuotaMetrics
@@ -32,8 +34,9 @@ FORGET_AFTER: Final = timedelta(hours=24)
 ACQUIRE_S: Final = 10.0
 
 _OPEN: Final = """
-    SELECT client_id, service, lease, subject, extensions, end_sequence, units, counted, stated FROM quota_lease
-    WHERE closed_at IS NULL AND (client_id, service, lease) > ($1, $2, $3) ORDER BY client_id, service, lease LIMIT $4
+    SELECT client_id, service, lease, subject, extensions, end_sequence, greatest(0, coalesce(stated, units) - counted)
+    FROM quota_lease WHERE closed_at IS NULL AND (client_id, service, lease) > ($1, $2, $3)
+    ORDER BY client_id, service, lease LIMIT $4
 """
 _COUNTED: Final = "SELECT coalesce(max(sequence), 0) FROM progress"
 # An end that was found later is as true: what was acknowledged before the first is below the second, too, or was lost with the
@@ -64,25 +67,19 @@ _BEGINNING: Final[_Key] = ("", "", "")
 
 
 class Seen(NamedTuple):
-    """Since when, by the interval timer, a lease has been known with so many extensions, and in which pass it was seen last."""
+    """Since when, by the interval timer, a lease has been known with so many extensions."""
 
     extensions: int
     since_s: float
-    at_pass: int
 
 
-class OpenLease(NamedTuple):
-    """A row of quota_lease that is not closed."""
+class Over(NamedTuple):
+    """A lease that is not closed, and over. `end_sequence`: the end that was found, if any."""
 
-    client_id: str
-    service: str
     lease: str
     subject: str
     extensions: int
     end_sequence: int | None
-    units: int
-    counted: int
-    stated: int | None
 
 
 class Keeper:
@@ -102,7 +99,7 @@ class Keeper:
 
     def _start_anew(self) -> None:
         self._seen: dict[str, Seen] = {}
-        self._pass = 0
+        self._seen_again: dict[str, Seen] = {}
         self._after = _BEGINNING
         self._sums = (0, 0)
 
@@ -133,7 +130,7 @@ class Keeper:
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             rows = await connection.fetch(_OPEN, *self._after, LEASES_MAX)
             counted: int = await connection.fetchval(_COUNTED)
-        over = self._note([OpenLease(*row) for row in rows])
+        over = self._note(rows)
         ends = await self._find_ends(over, counted)  # on no connection: JetStream may be slow
         async with self._pool.acquire(timeout=ACQUIRE_S) as connection:
             await self._set_ends(connection, over, ends)
@@ -141,30 +138,31 @@ class Keeper:
             self._metrics.closed(int(closed.removeprefix("UPDATE ")))
             await self._forget(connection)
 
-    def _note(self, leases: Sequence[OpenLease]) -> list[OpenLease]:
+    def _note(self, leases: Sequence[asyncpg.Record]) -> list[Over]:
         """Start the timers of what is new, and find what is over. Called after the rows were read, so whatever they say was so
         before now."""
         now_s = self._clock.monotonic()
-        over: list[OpenLease] = []
-        for one in leases:
-            seen = self._seen.get(one.lease)
-            since_s = seen.since_s if seen is not None and seen.extensions == one.extensions else now_s
-            self._seen[one.lease] = Seen(one.extensions, since_s, self._pass)
-            has_end = one.end_sequence is not None
-            if has_end or quota.may_look_for_end(now_s - since_s, self._lease_s, self._margin_s):
-                over.append(one)
+        over: list[Over] = []
         count, units = self._sums
-        units += sum(quota.outstanding(one.units, one.counted, one.stated) for one in leases)
+        for _, _, lease, subject, extensions, end, outstanding in leases:
+            seen = self._seen.get(lease)
+            if seen is None or seen.extensions != extensions:
+                seen = Seen(extensions, now_s)
+            self._seen_again[lease] = seen
+            if end is not None or quota.may_look_for_end(now_s - seen.since_s, self._lease_s, self._margin_s):
+                over.append(Over(lease, subject, extensions, end))
+            units += outstanding
         self._sums = (count + len(leases), units)
         if len(leases) == LEASES_MAX:
-            self._after = (leases[-1].client_id, leases[-1].service, leases[-1].lease)
+            client_id, service, lease, *_ = leases[-1]
+            self._after = (client_id, service, lease)
             return over
         self._metrics.kept(*self._sums)
-        self._seen = {lease: seen for lease, seen in self._seen.items() if seen.at_pass == self._pass}
-        self._pass, self._after, self._sums = self._pass + 1, _BEGINNING, (0, 0)
+        self._seen, self._seen_again = self._seen_again, {}
+        self._after, self._sums = _BEGINNING, (0, 0)
         return over
 
-    async def _find_ends(self, over: Sequence[OpenLease], counted: int) -> Mapping[str, int]:
+    async def _find_ends(self, over: Sequence[Over], counted: int) -> Mapping[str, int]:
         """Where partitions end, as far as JetStream says: those with a lease that has no end yet, and those that seem to end
         below what was noted. Either the stream was made again, or who answers does not know better: finding the end tells."""
         without = {one.subject for one in over if one.end_sequence is None}
@@ -176,7 +174,7 @@ class Keeper:
         below = {subject for subject, now in zip(noted, newest, strict=True) if now is not None and now < noted[subject]}
         return await self._ends.find(without | below, counted)
 
-    async def _set_ends(self, connection: Connection, over: Sequence[OpenLease], ends: Mapping[str, int]) -> None:
+    async def _set_ends(self, connection: Connection, over: Sequence[Over], ends: Mapping[str, int]) -> None:
         """Write the ends of leases that were not extended since they were read."""
         known = [one for one in over if one.subject in ends]
         if known:

@@ -45,7 +45,7 @@ async def read_lapses(connection: Connection, used: Iterable[LeaseUse], messages
     """What of these messages, which name those leases, came too late, or was retried. Nothing, nearly always."""
     oldest = {message.subject: message.sequence for message in reversed(messages)}
     newest = {message.subject: message.sequence for message in messages}
-    leases = sorted({one.lease for one in used})
+    leases = list({one.lease for one in used})
     ends = await connection.fetch(_ENDS, leases, list(newest), list(newest.values())) if leases else []
     places = await connection.fetch(_PLACES, list(newest), [oldest[subject] for subject in newest], list(newest.values()))
     return Lapses(
@@ -66,7 +66,7 @@ async def count_leases(connection: Connection, used: Mapping[LeaseUse, int]) -> 
 
     Late in a transaction: from here to its end others wait for these rows.
     """
-    rows = sorted((use, units) for use, units in used.items() if units)
+    rows = [(use, units) for use, units in used.items() if units]
     if not rows:
         return {}
     sources: dict[tuple[str, str, str, int], int] = {}  # few, however many leases there are

@@ -66,7 +66,9 @@ _MARK: Final = Idempotent(
     "limit_mark",
     """
     INSERT INTO limit_mark (account, client_id, service, period, window_start)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[]) ORDER BY 1, 2, 3, 4, 5
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+        AS m(account, client_id, service, period, window_start)
+    ORDER BY client_id = '', client_id, service, period, window_start, account
     ON CONFLICT (account, client_id, service, period, window_start) DO UPDATE SET marked_by = pg_current_xact_id()
     """,
 )

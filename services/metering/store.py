@@ -15,6 +15,7 @@ import msgspec
 from services.metering.dashboard import BUCKET, key_of
 from services.metering.decoding import Single, Void
 from services.metering.growth import App, Count, CounterKey
+from services.metering.marks import MARK_NEAR
 from services.metering.positions import Position, PublisherKey
 from services.metering.singles import Correction, Counted, Known
 from shared.events.usage import UsageRecord
@@ -29,16 +30,19 @@ TAKEN_BACK: Final = -1
 ROWS: Final = 3_000
 """Written by one statement, where there can be very many: some 10 ms of work here."""
 _Key = TypeVar("_Key", bound=Any)
-_ADD: Final = """
-    INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units, after_close_units,
-        corrected_units)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[],
-        $8::bigint[], $9::bigint[])
-    ON CONFLICT (client_id, service, period, window_start) DO UPDATE
-    SET calls = c.calls + excluded.calls, units = c.units + excluded.units, late_units = c.late_units + excluded.late_units,
-        after_close_units = c.after_close_units + excluded.after_close_units,
-        corrected_units = c.corrected_units + excluded.corrected_units
-"""
+_ADD: Final = f"""
+    WITH grown AS (
+        INSERT INTO counter AS c (client_id, service, period, window_start, calls, units, late_units, after_close_units,
+            corrected_units)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[],
+            $8::bigint[], $9::bigint[])
+        ON CONFLICT (client_id, service, period, window_start) DO UPDATE
+        SET calls = c.calls + excluded.calls, units = c.units + excluded.units, late_units = c.late_units + excluded.late_units,
+            after_close_units = c.after_close_units + excluded.after_close_units,
+            corrected_units = c.corrected_units + excluded.corrected_units
+        RETURNING client_id, service, period, window_start, units - after_close_units AS units)
+    {MARK_NEAR}
+"""  # noqa: S608 - constants
 _POSITIONS: Final = """
     SELECT publisher, partition, seq, retracted, recorded_at, rejected, digest FROM publisher_position
     JOIN unnest($1::text[], $2::int[]) AS wanted(publisher, partition) USING (publisher, partition)
@@ -104,7 +108,8 @@ async def read_told(connection: Connection, subjects: Iterable[str]) -> dict[str
 
 
 async def add_counts(connection: Connection, counters: Mapping[CounterKey, Count]) -> None:
-    """Let the counters grow. Raises CheckViolationError when one has no shelf (`shelves.py`)."""
+    """Let the counters grow, and mark those that have come to a rung. Raises CheckViolationError when one has no shelf
+    (`shelves.py`)."""
     async for keys in _in_order(counters):
         counts = [counters[key] for key in keys]
         starts = {us: from_us(us) for us in {key.window_start_us for key in keys}}

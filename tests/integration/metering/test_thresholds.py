@@ -176,6 +176,37 @@ async def test_a_window_that_begins_within_minutes_is_looked_at_too(limiting: Li
     assert [(event.window_start, event.percent) for event in await limiting.crossings()] == [(DAY.end, p) for p in ALL[:5]]
 
 
+async def test_counting_marks_a_window_only_when_it_comes_to_a_rung_that_was_not_told(limiting: Limiting) -> None:
+    await limiting.set(daily=99, daily_thresholds=(50, 90))
+    await limiting.evaluate()
+    for units, told in ((49, []), (1, [50]), (39, [50]), (1, [50, 90]), (500, [50, 90])):
+        before = await limiting.percents()
+        await limiting.use(units)
+        assert await limiting.marks() == (told != before)
+        await limiting.evaluate()
+        assert (await limiting.percents(), await limiting.marks()) == (told, 0)
+    await limiting.set_account(monthly=10**6)
+    await limiting.evaluate()
+    await limiting.use(1)
+    assert await limiting.marks() == 1, "other applications may bring the account there at the same time"
+
+
+async def test_two_counts_at_once_that_come_to_a_rung_together(limiting: Limiting, pool: Pool) -> None:
+    await limiting.set(daily=100, daily_thresholds=(50,))
+    other = Limiting(pool)
+    async with pool.acquire() as first:
+        transaction = first.transaction()
+        await transaction.start()
+        await limiting.handle(first, [record(A, to_us(NOON), 30)])
+        second = asyncio.create_task(other.use(30))
+        await limiting.evaluate()
+        assert not second.done(), "it waits for the counters"
+        await transaction.commit()
+    await second
+    await limiting.evaluate()
+    assert await limiting.percents() == [50]
+
+
 async def test_two_evaluators_at_once_tell_everything_once(limiting: Limiting) -> None:
     await limiting.set(daily=200)
     await limiting.set_account(monthly=400)

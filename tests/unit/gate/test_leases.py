@@ -52,7 +52,7 @@ def test_a_quantity_is_taken_whole_or_not_at_all() -> None:
     assert desk.taken(3).remaining == 0
 
 
-def test_a_busy_application_is_given_what_it_needs_for_a_second() -> None:
+def test_a_busy_application_is_given_what_it_needs_for_some_seconds() -> None:
     desk = Desk(daily=1_000_000)
     desk.begin()
     requests = []
@@ -65,10 +65,10 @@ def test_a_busy_application_is_given_what_it_needs_for_a_second() -> None:
             desk.ask()
             requests.append(millisecond)
     assert len(requests) < 50
-    assert len([at for at in requests if at > 2_000]) <= 9, "about two a second, once the rate is known"
+    assert len([at for at in requests if at > 2_000]) <= 2, "about one in three seconds, once the rate is known"
     held = desk.leases.held()
     assert held[0] == 1
-    assert 300 < held[1] < 2_000
+    assert 300 < held[1] < 4_000
 
 
 def test_calls_of_many_sizes_that_wait_are_asked_for_together() -> None:
