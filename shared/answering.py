@@ -10,6 +10,7 @@ from faststream.nats import NatsBroker
 
 from shared.commands.base import Command, Query
 from shared.commands.requester import subject_of
+from shared.commands.responder import respond_to
 from shared.errors import TollbookError, Unavailable
 from shared.postgres import Connection, Pool
 from shared.readiness import Readiness
@@ -42,7 +43,7 @@ class Answering(Generic[S]):
     def subscribe(self, broker: NatsBroker, workers: int = WORKERS_MAX) -> None:
         """Take the commands and queries, up to `workers` of a kind at once; several processes share them (queue group)."""
         for message, answer in self.answers.items():
-            broker.subscriber(subject_of(self.service, message), queue=self.service, max_workers=workers)(answer)
+            respond_to(broker, subject_of(self.service, message), self.service, message, answer, workers)
 
     def start(self, started: S) -> None:
         """Answer from now on."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import signal
 import threading
@@ -16,17 +15,12 @@ from typing import Any, Final
 import msgspec
 import uvicorn
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
-from faststream.middlewares import ExceptionMiddleware
 from faststream.nats import NatsBroker
-from faststream.nats.response import NatsResponse
 from faststream.nats.security import NatsNKey
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry, make_asgi_app
-from pydantic import ValidationError
 
 from shared.asyncapi import ServiceDocument
-from shared.commands.base import ERROR_HEADER, Refusal, RefusedField, field_problems
-from shared.errors import InvalidInput, MalformedRequest, TollbookError
 from shared.http_direct import DirectEdge, DirectHttpProtocol
 from shared.http_head import DEFAULT_NOT_HTTP, DEFAULT_REFUSAL, BoundedHttpProtocol
 from shared.readiness import Readiness, ReadinessCheck, ReadinessMetrics
@@ -227,7 +221,7 @@ class _Server(uvicorn.Server):
 
 
 def open_broker(name: str, settings: ServiceSettings) -> NatsBroker:
-    """The broker, which reconnects for ever, and answers a refused command with a `Refusal` instead of silence."""
+    """The broker, which reconnects for ever."""
 
     async def on_error(error: Exception) -> None:
         log.warning("%s: NATS: %s", name, error or type(error).__name__)
@@ -243,36 +237,4 @@ def open_broker(name: str, settings: ServiceSettings) -> NatsBroker:
         max_outstanding_pings=2,
         error_cb=on_error,
         logger=None,
-        middlewares=[
-            ExceptionMiddleware(
-                publish_handlers={
-                    TollbookError: _refuse,
-                    ValidationError: _refuse_invalid,
-                    json.JSONDecodeError: _refuse_unreadable,
-                    UnicodeDecodeError: _refuse_unreadable,
-                    RecursionError: _refuse_unreadable,  # of the JSON parser: arrays nested thousands deep
-                    Exception: _refuse_unexpected,
-                }
-            )
-        ],
     )
-
-
-def _refuse(error: TollbookError) -> NatsResponse:
-    fields = tuple(RefusedField(field=f.field, problem=f.problem, hint=f.hint) for f in error.fields)
-    refusal = Refusal(code=error.code, detail=error.detail, fields=fields, retry_after_s=error.retry_after_s)
-    return NatsResponse(refusal.model_dump(mode="json"), headers={ERROR_HEADER: error.code})
-
-
-def _refuse_invalid(error: ValidationError) -> NatsResponse:
-    problems = field_problems(error.errors(include_url=False, include_input=False), skip=1)
-    return _refuse(InvalidInput("The message breaks the rules named in `fields`.", problems))
-
-
-def _refuse_unreadable(_: ValueError) -> NatsResponse:
-    return _refuse(MalformedRequest("The message is not JSON in UTF-8."))
-
-
-def _refuse_unexpected(error: Exception) -> NatsResponse:
-    log.error("a command failed: %s", type(error).__name__, exc_info=error)
-    return _refuse(TollbookError("Something went wrong here; nothing was changed."))

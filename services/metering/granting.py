@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
-from faststream.nats import NatsBroker, NatsMessage
-from faststream.nats.response import NatsResponse
+from faststream.nats import NatsBroker
 
 from services.metering.fields import CLIENT_ID
 from services.metering.grants import Book, Scope, Terms, unanswerable
@@ -29,6 +28,7 @@ from services.metering.setting_aside import (
 from shared.clock import Clock
 from shared.commands.metering import SERVICE
 from shared.commands.quota import RECALL_SUBJECT, SUBJECT, WISHES_MAX, Answer, LeaseQuota, QuotaLeases, Recall, Undecided, Wish
+from shared.commands.responder import respond
 from shared.errors import FieldProblem, InvalidInput, MalformedRequest, Unavailable
 from shared.events.usage import RECORDS_SUBJECT
 from shared.ids import new_lease_id
@@ -97,10 +97,10 @@ class Granting:
     def subscribe(self, broker: NatsBroker) -> None:
         """Take the gates' requests; several workers share them (queue group)."""
 
-        @broker.subscriber(SUBJECT, queue=SERVICE, max_workers=WORKERS_MAX, include_in_schema=False)
-        async def lease_quota(message: NatsMessage) -> NatsResponse:
-            leases = await self.lease_quota(read_request(message.body, self._partitions))
-            return NatsResponse(msgspec.json.encode(leases), headers={"content-type": "application/json"})
+        def read(data: bytes) -> LeaseQuota:
+            return read_request(data, self._partitions)
+
+        respond(broker, SUBJECT, SERVICE, read, self.lease_quota, msgspec.json.encode, WORKERS_MAX, in_document=False)
 
     async def lease_quota(self, request: LeaseQuota) -> QuotaLeases:
         """Take back what is returned and answer every wish. Raises Unavailable."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from services.registry import domain, queries
 from shared.answering import Answering, Answers, snapshot
@@ -273,15 +273,12 @@ class Handlers(Answering[Database]):
         except NotFound:
             return None
 
-    def _account_facts(self, command: Command) -> FactsOf[tuple[AccountView, int], domain.AccountFacts]:
-        def make(found: tuple[AccountView, int] | None) -> domain.AccountFacts:
-            account, apps = found or (None, 0)
+    def _account_facts(self, command: Command) -> FactsOf[domain.AccountFacts]:
+        def make(row: Sequence[Any] | None) -> domain.AccountFacts:
+            account, apps = (None, 0) if row is None else queries.account_and_apps(row, self._rules.terms_version)
             return domain.AccountFacts(self._clock.now(), account, apps)
 
-        return FactsOf(self._read_accounts, command.account, make)
-
-    async def _read_accounts(self, connection: Connection, accounts: Sequence[str]) -> Mapping[str, tuple[AccountView, int]]:
-        return await queries.accounts_and_apps(connection, accounts, self._rules.terms_version)
+        return FactsOf(queries.ACCOUNTS_AND_APPS, command.account, make)
 
     async def _now(self, _: Connection) -> datetime:
         return self._clock.now()

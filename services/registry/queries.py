@@ -13,11 +13,12 @@ from shared.commands.registry import AccountView, AppView, EnvironmentsView, Sel
 from shared.postgres import Connection
 
 _ACCOUNT: Final = "SELECT account, zone, opened_at, terms_version, terms_accepted_at FROM account WHERE account = $1"
-_ACCOUNTS_AND_APPS: Final = """
+ACCOUNTS_AND_APPS: Final = """
     SELECT account, zone, opened_at, terms_version, terms_accepted_at,
         (SELECT count(*) FROM app WHERE app.account = account.account) AS apps
     FROM account WHERE account = ANY($1::text[])
 """
+"""The open ones of these accounts, and how many applications each has: rows for `account_and_apps`."""
 _APP_COLUMNS: Final = "client_id, account, name, services, environments, registered, registered_at, edited_at, position"
 _APP: Final = f"SELECT {_APP_COLUMNS} FROM app WHERE client_id = $1 AND account = $2"  # noqa: S608 - constants
 _PAGE: Final = f"""
@@ -60,16 +61,18 @@ async def find_account(connection: Connection, account: str, terms_version: str)
     return None if row is None else AccountView(**dict(row), terms_current=row["terms_version"] == terms_version)
 
 
-async def accounts_and_apps(
-    connection: Connection, accounts: Sequence[str], terms_version: str
-) -> dict[str, tuple[AccountView, int]]:
-    """The open ones of these accounts as `find_account` gives them, and how many applications each has."""
-    found: dict[str, tuple[AccountView, int]] = {}
-    for row in await connection.fetch(_ACCOUNTS_AND_APPS, list(accounts)):
-        columns = dict(row)
-        apps: int = columns.pop("apps")
-        found[row["account"]] = AccountView(**columns, terms_current=row["terms_version"] == terms_version), apps
-    return found
+def account_and_apps(row: Sequence[Any], terms_version: str) -> tuple[AccountView, int]:
+    """An open account as `find_account` gives it, and how many applications it has."""
+    account, zone, opened_at, accepted, accepted_at, apps = row
+    view = AccountView(
+        account=account,
+        zone=zone,
+        opened_at=opened_at,
+        terms_version=accepted,
+        terms_accepted_at=accepted_at,
+        terms_current=accepted == terms_version,
+    )
+    return view, apps
 
 
 async def find_app(connection: Connection, account: str, client_id: str) -> AppRow | None:

@@ -146,10 +146,22 @@ class Bound(NamedTuple):
     args: Sequence[object]
 
 
-async def apply(connection: Connection, changes: Iterable[Change], also: Sequence[Bound] = ()) -> None:
-    """Do the changes, with the effect that they have in their order. `also`: Writes of other tables, to go with the first."""
+async def apply(connection: Connection, changes: Iterable[Change]) -> None:
+    """Do the changes, with the effect that they have in their order."""
+    await perform(connection, arrange(changes))
+
+
+def one_will_do(runs: Iterable[Run], also: Iterable[Bound]) -> bool:
+    """Whether `perform` does all of it with one statement."""
+    statements = [*(one.statement for one in also), *(run.statement for run in runs)]
+    tables = [_table(statement) for statement in statements]
+    return all(tables) and len(set(tables)) == len(tables)
+
+
+async def perform(connection: Connection, runs: Iterable[Run], also: Sequence[Bound] = ()) -> None:
+    """Do the runs in their order. `also`: Writes of other tables, to go with the first."""
     together = list(also)
-    for statement, rows, as_arrays in arrange(changes):
+    for statement, rows, as_arrays in runs:
         alone = not isinstance(statement, Write)
         if alone or any(_table(statement) == _table(other.statement) for other in together):
             await execute(connection, together)
@@ -176,14 +188,20 @@ def _table(statement: str) -> str:
     return statement.table if isinstance(statement, Write) else ""
 
 
+def renumbered(statement: str, by: int) -> str:
+    """The statement with its parameters numbered on."""
+    return _PARAMETER.sub(lambda found: f"${int(found[1]) + by}", statement)
+
+
 @lru_cache(maxsize=1_000)
 def _joined(statements: tuple[str, ...]) -> str:
-    """One statement that does all of them, its parameters numbered on."""
+    """One statement that does all of them, its parameters numbered on. PostgreSQL does the first one first, and so takes the lock
+    of the log's head before those of other rows, like everybody does: the others are mere additions (WITH) to it."""
     numbered, taken = [], 0
     for statement in statements:
-        numbered.append(_PARAMETER.sub(lambda found, taken=taken: f"${int(found[1]) + taken}", statement))  # type: ignore[misc]
+        numbered.append(renumbered(statement, taken))
         taken += max(int(number) for number in _PARAMETER.findall(statement))
-    *before, last = numbered
-    if not before:
-        return last
-    return f"WITH {', '.join(f'w{number} AS ({statement})' for number, statement in enumerate(before))} {last}"
+    first, *others = numbered
+    if not others:
+        return first
+    return f"WITH {', '.join(f'w{number} AS ({statement})' for number, statement in enumerate(others))} {first}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from shared.postgres import Connection
 
 Facts = TypeVar("Facts")
-Row = TypeVar("Row")
 
 
 async def no_facts(_: Connection) -> None:
@@ -17,17 +16,19 @@ async def no_facts(_: Connection) -> None:
 
 
 @dataclass(frozen=True)
-class FactsOf(Generic[Row, Facts]):
-    """Facts by `key`, read for all the commands of a transaction in one query where that can be.
+class FactsOf(Generic[Facts]):
+    """Facts by `key`, read for all the commands of a group at once, in the statement that reads the log.
 
-    `read` gives what the tables say of the keys; `make` makes facts of one such row (None: nothing) when the command is decided.
-    Commands whose `read` is equal are read together.
+    `statement` takes keys ($1::text[]) and gives a row for each of them that there is something of, the key first. It reads
+    tables that are made of this service's log and nothing else: they do not change without the log, so they need no lock.
+    `make` makes facts of one such row (None: nothing) when the command is decided.
     """
 
-    read: Callable[[Connection, Sequence[str]], Awaitable[Mapping[str, Row]]]
+    statement: str
     key: str
-    make: Callable[[Row | None], Facts]
+    make: Callable[[Sequence[Any] | None], Facts]
 
     async def __call__(self, connection: Connection) -> Facts:
         """The facts of this one command."""
-        return self.make((await self.read(connection, [self.key])).get(self.key))
+        row = await connection.fetchrow(self.statement, [self.key])
+        return self.make(None if row is None else tuple(row))

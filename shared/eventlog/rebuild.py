@@ -29,7 +29,9 @@ async def rebuild(
     how many events were projected. Nothing is sent to anyone by it.
     """
     async with _connected(owner_dsn, schema) as writing, _connected(owner_dsn, schema) as reading, writing.transaction():
-        await event_log.lock_head(writing)  # so that the other connection finds the log as it is now, to its end
+        # So that the other connection finds the log as it is now, to its end. The table is locked, not its row alone: a statement
+        # that waits for a row has looked at the tables before it waited, and would not find the rows that are made here.
+        await writing.execute("LOCK TABLE log_head IN EXCLUSIVE MODE")
         for table in tables:
             await writing.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the service's own code
         with collector_at_rest():

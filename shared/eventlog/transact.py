@@ -1,7 +1,11 @@
-"""Deciding: load, fold, decide, append, project, all in one transaction, for as many waiting commands as there are.
+"""Deciding: load, fold, decide, append, project, all or nothing, for as many waiting commands as there are.
 
-Commands that arrive while a transaction runs go together into the next one: they are decided one after the other on each
+Commands that arrive while others are decided go together into the next group: they are decided one after the other on each
 other's results, but share its round trips and its one fsync. A refused command leaves nothing behind and disturbs no other.
+
+A group is read with one statement and written with another one, which appends to the log at the positions that follow what was
+read. If somebody else has appended meanwhile, those are taken: then nothing is written, and the group is decided anew, with the
+log's head locked from before it is read. So are groups from the beginning that need more than that (`_needs_the_lock`).
 """
 
 from __future__ import annotations
@@ -10,7 +14,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -19,11 +25,12 @@ import asyncpg
 from shared.clock import Clock
 from shared.commands.base import Command, Reply
 from shared.errors import CommandReused, Conflict, TollbookError, Unavailable
-from shared.eventlog.changes import Bound, Change, apply, insert
+from shared.eventlog.changes import Bound, Change, insert, renumbered
 from shared.eventlog.decision import Decision
 from shared.eventlog.facts import FactsOf, no_facts
 from shared.eventlog.log import Entry, EventLog, Head, Meta, Placed, Recorded, changed_meanwhile, holding_the_head
 from shared.eventlog.pending import Pending
+from shared.eventlog.tables import Tables
 from shared.eventlog.vault import Vault
 from shared.events.codec import Event
 from shared.postgres import Connection, Pool
@@ -35,11 +42,14 @@ R = TypeVar("R", bound=Reply)
 State = TypeVar("State")
 Known: TypeAlias = Mapping[tuple[str, str], tuple[bytes, bytes | None]]
 Facts = TypeVar("Facts")
+Rows: TypeAlias = Mapping[Pending, Sequence[Any] | None]
 
 BATCH_MAX: Final = 64
 WAITING_MAX: Final = 2_000
 ATTEMPTS_MAX: Final = 5
 BACKOFF_S: Final = 0.1
+LOCKED_FOR_S: Final = 5.0
+"""How long the head is locked for every group after somebody else's was in the way: two that write much would meet each time."""
 REVEALED_FOR: Final = "24 hours"
 """How long a stored reply may repeat a secret. The command stays known for ever; only what it revealed is forgotten."""
 
@@ -59,8 +69,9 @@ PASSING_ERRORS: Final = (
 
 FORGET_EVERY_S: Final = 3600
 
-# What is read before deciding, in one statement; it must come after the one that locks the head, to see what was committed
-# until then. `known`: those of the commands ($1 accounts, $2 ids) that were done before; `past`: the events of the streams $3.
+# What is read before deciding, in one statement; if the head is locked, it must come after the one that does it, to see what was
+# committed until then. `known`: those of the commands ($1 accounts, $2 ids) that were done before; `past`: the events of the
+# streams $3; then the rows of each statement of facts, by keys.
 _READ: Final = """
     SELECT position, hash,
         ARRAY(
@@ -69,9 +80,11 @@ _READ: Final = """
         ) AS known,
         ARRAY(
             SELECT row(stream, type, schema, data::text) FROM event WHERE stream = ANY($3::text[]) ORDER BY stream, version
-        ) AS past
+        ) AS past{facts}
     FROM log_head
 """
+_READ_ARGUMENTS: Final = 3
+_READ_COLUMNS: Final = 4
 _KEEP_COMMANDS: Final = insert(
     "command",
     {
@@ -113,6 +126,7 @@ class Transactor(Generic[E]):
         self._waiting: deque[Pending] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._forget_at = clock.monotonic()
+        self._locked_until = clock.monotonic()
 
     async def run(
         self,
@@ -126,7 +140,8 @@ class Transactor(Generic[E]):
     ) -> R:
         """Decide `command` on `stream` and return its reply, which is the first one if the command was done before.
 
-        `facts` reads what else the decision needs of the command's account, and of no other, in the same transaction. Raises what
+        `facts` reads what else the decision needs of the command's account, and of no other, under the head's lock (a `FactsOf`
+        may do without it). Raises what
         `decide` raises; CommandReused when the id was used for something else; Unavailable when the database does not answer,
         too many commands wait, or the log's guard has nothing done.
         """
@@ -180,14 +195,18 @@ class Transactor(Generic[E]):
         return list(batch.values())
 
     async def _commit(self, batch: Sequence[Pending]) -> None:
+        locked = _needs_the_lock(batch) or self._clock.monotonic() < self._locked_until
         for attempt in range(ATTEMPTS_MAX):
             try:
-                await self._in_transaction(batch)
+                await self._decide_and_write(batch, locked)
             except PASSING_ERRORS as error:
                 # Even if the commit went through and only its answer was lost: the command ids make the repetition harmless.
                 log.warning("transaction failed, attempt %d: %s", attempt + 1, type(error).__name__)
                 await asyncio.sleep(BACKOFF_S * 2**attempt)
             except (asyncpg.PostgresError, Conflict):
+                if not locked:  # most likely somebody else has appended: with the lock it is this group's own fault
+                    locked, self._locked_until = True, self._clock.monotonic() + LOCKED_FOR_S
+                    continue
                 if len(batch) == 1:
                     raise
                 for pending in batch:  # one of them broke the transaction: only that one shall fail
@@ -203,26 +222,26 @@ class Transactor(Generic[E]):
         except Exception as error:
             pending.done.set_exception(error)
 
-    async def _in_transaction(self, batch: Sequence[Pending]) -> None:
+    async def _decide_and_write(self, batch: Sequence[Pending], locked: bool) -> None:
         async with self._pool.acquire(timeout=5) as connection:
-            async with holding_the_head(connection):
+            if self._clock.monotonic() >= self._forget_at:
+                await connection.execute(_FORGET_REVEALED, self._clock.now())
+                self._forget_at = self._clock.monotonic() + FORGET_EVERY_S
+            async with holding_the_head(connection) if locked else nullcontext():
                 outcome = await self._decide_all(connection, batch)
-                if self._clock.monotonic() >= self._forget_at:
-                    await connection.execute(_FORGET_REVEALED, self._clock.now())
-                    self._forget_at = self._clock.monotonic() + FORGET_EVERY_S
             outcome.settle()
             if outcome.appended:
                 self._committed()
 
     async def _decide_all(self, connection: Connection, batch: Sequence[Pending]) -> _Outcome:
-        """Decide under the head's lock, which the transaction of `connection` has."""
+        """Decide and write: whole, in the transaction of `connection` or else in one of its own."""
         outcome = _Outcome()
-        head, known, events = await self._read(connection, batch)
+        head, known, events, rows = await self._read(connection, batch)
         self._log.guard(head)
         fresh = self._answer_repeated(batch, known, outcome)
         if not fresh:
             return outcome
-        tables = _Tables(connection, self._vault, await _read_ahead(connection, fresh))
+        tables = Tables(connection, self._vault, rows)
         kept: list[tuple[object, ...]] = []
         shredded: set[str] = set()
         for pending in fresh:
@@ -252,25 +271,36 @@ class Transactor(Generic[E]):
         if kept:
             also.append(Bound(_KEEP_COMMANDS, [list(column) for column in zip(*kept, strict=True)]))
         try:
-            await tables.write(also)
+            async with connection.transaction() if shredded and not connection.is_in_transaction() else nullcontext():
+                await tables.write(also)
+                for id_ in sorted(shredded):  # after the replies are kept: it forgets one of this very batch too
+                    await self._vault.shred(connection, id_)
         except asyncpg.UniqueViolationError as error:
             if error.table_name == "event":
                 raise changed_meanwhile() from error
             raise
-        for id_ in sorted(shredded):  # after the replies are kept: it forgets one of this very batch too
-            await self._vault.shred(connection, id_)
         return outcome
 
-    async def _read(self, connection: Connection, batch: Sequence[Pending]) -> tuple[Head, Known, dict[str, list[E]]]:
-        """The end of the log; fingerprint and reply of each command that was done before; the events of each stream."""
+    async def _read(self, connection: Connection, batch: Sequence[Pending]) -> tuple[Head, Known, dict[str, list[E]], Rows]:
+        """The end of the log; fingerprint and reply of each command that was done before; the events of each stream; the rows
+        of facts that can be read together."""
         events: dict[str, list[E]] = {pending.stream: [] for pending in batch}
         accounts, ids = [pending.key[0] for pending in batch], [pending.key[1] for pending in batch]
-        row = await connection.fetchrow(_READ, accounts, ids, list(events))
+        together: dict[str, list[Pending]] = {}
+        for pending in batch:
+            if isinstance(pending.facts, FactsOf):
+                together.setdefault(pending.facts.statement, []).append(pending)
+        keys = [sorted({pending.facts.key for pending in asking}) for asking in together.values()]
+        row = await connection.fetchrow(_read_with(tuple(together)), accounts, ids, list(events), *keys)
         assert row is not None, "the migration inserts the one row"
-        position, hash_, known, past = row
+        position, hash_, known, past = row[:_READ_COLUMNS]
         for stream, type_, schema, data in past:
             events[stream].append(self._log.codec.decode(type_, schema, data))
-        return Head(position, hash_), {(one[0], one[1]): (one[2], one[3]) for one in known}, events
+        rows: dict[Pending, Sequence[Any] | None] = {}
+        for asking, found in zip(together.values(), row[_READ_COLUMNS:], strict=True):
+            by_key = {one[0]: one for one in found}
+            rows |= {pending: by_key.get(pending.facts.key) for pending in asking}
+        return Head(position, hash_), {(one[0], one[1]): (one[2], one[3]) for one in known}, events, rows
 
     def _answer_repeated(self, batch: Sequence[Pending], known: Known, outcome: _Outcome) -> list[Pending]:
         """Commands that were not done before; the others get their first reply, or their refusal."""
@@ -316,54 +346,16 @@ class _Outcome:
                 pending.done.set_exception(error)
 
 
-class _Tables:
-    """The read tables and the vault within one transaction: changes wait until all are known, or until facts must show them.
-
-    Facts are of one account: they must show what was decided for it before in this transaction, and only that.
-    """
-
-    def __init__(self, connection: Connection, vault: Vault, ahead: Mapping[Pending, Any]) -> None:
-        self._connection = connection
-        self._vault = vault
-        self._ahead = ahead
-        self._changes: list[Change] = []
-        self._sealed: dict[str, bytes] = {}
-        self._waiting: set[str] = set()
-        self._decided: set[str] = set()
-
-    def change(self, pending: Pending, changes: Sequence[Change], seal: Mapping[str, bytes]) -> None:
-        """What was decided for a command."""
-        self._changes.extend(changes)
-        self._sealed |= seal
-        self._waiting.add(pending.command.account)
-        self._decided.add(pending.command.account)
-
-    async def facts_for(self, pending: Pending) -> Any:
-        """What the command is to be decided on, besides its stream."""
-        account = pending.command.account
-        if pending in self._ahead and account not in self._decided:
-            return pending.facts.make(self._ahead[pending])
-        if pending.facts is not no_facts and account in self._waiting:
-            await self.write()
-        return await pending.facts(self._connection)
-
-    async def write(self, also: Sequence[Bound] = ()) -> None:
-        """Make the changes that wait, together with other writes."""
-        sealed = [self._vault.keeps(self._sealed)] if self._sealed else []
-        await apply(self._connection, self._changes, [*also, *sealed])
-        self._changes.clear()
-        self._sealed.clear()
-        self._waiting.clear()
+def _needs_the_lock(batch: Sequence[Pending]) -> bool:
+    """Whether facts are read in a way of their own, or must show what was decided before in the same group."""
+    asking = [pending for pending in batch if pending.facts is not no_facts]
+    if not all(isinstance(pending.facts, FactsOf) for pending in asking):
+        return True
+    return bool(asking) and len({pending.command.account for pending in batch}) < len(batch)
 
 
-async def _read_ahead(connection: Connection, batch: Sequence[Pending]) -> dict[Pending, Any]:
-    """What the tables say for those commands whose facts can be read together."""
-    together: dict[Any, list[Pending]] = {}
-    for pending in batch:
-        if isinstance(pending.facts, FactsOf):
-            together.setdefault(pending.facts.read, []).append(pending)
-    found: dict[Pending, Any] = {}
-    for read, asking in together.items():
-        rows = await read(connection, sorted({pending.facts.key for pending in asking}))
-        found |= {pending: rows.get(pending.facts.key) for pending in asking}
-    return found
+@lru_cache(maxsize=100)
+def _read_with(facts: tuple[str, ...]) -> str:
+    """The statement that reads these facts too."""
+    statements = (renumbered(statement, _READ_ARGUMENTS + number) for number, statement in enumerate(facts))
+    return _READ.format(facts="".join(f", ARRAY(SELECT row(f.*) FROM ({statement}) AS f)" for statement in statements))  # noqa: S608 - constants

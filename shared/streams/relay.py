@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 POLL_S: Final = 0.1
 COMPANY_S: Final = 0.005
 """How long what was committed waits for more to go with it: commits come in runs, and each batch costs NATS an fsync."""
+COMPANY_FACTOR: Final = 4.0
+"""How much longer than the last batch took it waits while commits keep coming: files, fsyncs and reading cost by the batch."""
+COMPANY_MAX_S: Final = 0.03
 CHECK_S: Final = 1.0
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
@@ -100,9 +103,11 @@ class Relay:
         """Publish what is new, whenever there is some. Returns when it is time to check the stream again."""
         self._checked_at = self._clock.monotonic()
         while True:
+            began = self._clock.monotonic()
             self._woken.clear()
             while await self._relay_some() == BATCH_MESSAGES_MAX:
                 pass
+            company_s = self._company_s(self._clock.monotonic() - began)
             if self._clock.monotonic() - self._checked_at >= CHECK_S or self._nc().stats["reconnects"] != self._reconnects:
                 return
             try:
@@ -110,7 +115,12 @@ class Relay:
                     await self._woken.wait()
             except TimeoutError:
                 continue
-            await asyncio.sleep(COMPANY_S)
+            await asyncio.sleep(company_s)
+
+    def _company_s(self, took_s: float) -> float:
+        """How long the next batch waits for more, when the last one took so long."""
+        more_came = self._woken.is_set()
+        return max(COMPANY_S, min(took_s * COMPANY_FACTOR, COMPANY_MAX_S)) if more_came else COMPANY_S
 
     async def _relay_some(self) -> int:
         """Publish the next events of the log, up to a bound; how many these were."""

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from shared.commands.base import Command, Query, Reply
+from shared.commands.responder import respond_to
 from shared.errors import Conflict, FieldProblem, TooManyRequests
 from shared.main import Program, main
 from shared.readiness import Readiness
@@ -38,7 +39,6 @@ def build(settings: ServiceSettings) -> Service:
     service = Service("echo", settings, "Says it again.")
     dying = asyncio.Event()
 
-    @service.broker.subscriber("echo.commands.Echo", queue="echo", max_workers=4)
     async def echo(command: Echo) -> Echoed:
         if command.text in REFUSED:
             raise REFUSED[command.text]
@@ -48,11 +48,13 @@ def build(settings: ServiceSettings) -> Service:
             await asyncio.sleep(30)
         return Echoed(text=command.text * command.count)
 
-    @service.broker.subscriber("echo.queries.Ask", queue="echo", max_workers=4)
     async def ask(query: Ask) -> Echoed:
         if query.text == "die":
             dying.set()
         return Echoed(text=query.text)
+
+    respond_to(service.broker, "echo.commands.Echo", "echo", Echo, echo, workers=4)
+    respond_to(service.broker, "echo.queries.Ask", "echo", Ask, ask, workers=4)
 
     async def mortal() -> None:
         await dying.wait()

@@ -11,11 +11,15 @@ import asyncpg
 import pytest
 
 from deploy.servers.roles import ServiceDsn
-from shared.clock import FixedClock
+from shared.clock import FixedClock, SystemClock
 from shared.errors import CommandReused, Conflict, TollbookError, Unavailable
-from shared.eventlog.log import Head
+from shared.eventlog.changes import Change, update
+from shared.eventlog.log import Head, Placed
+from shared.eventlog.rebuild import rebuild
+from shared.eventlog.transact import Transactor
 from shared.postgres import Pool, open_pool
-from tests.support.ledger import Bowl, Ledger, ledger_schema
+from tests.support.crashes import until
+from tests.support.ledger import Bowl, Ledger, LedgerEvent, Take, decide_take, evolve, ledger_schema, project
 from tests.support.servers import PostgresDatabase, PostgresProcess
 
 
@@ -144,6 +148,53 @@ async def test_two_processes_take_turns(dsn: ServiceDsn, pool: Pool) -> None:
         assert await pool.fetchval("SELECT count FROM bowl") == 120
     finally:
         await other_pool.close()
+
+
+async def blocked(pool: Pool, count: int) -> None:
+    """Wait until so many statements wait for a lock of somebody else's."""
+    waiting = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+
+    async def enough() -> bool:
+        return bool(await pool.fetchval(waiting) >= count)
+
+    await until(enough, f"{count} statements to wait for a lock")
+
+
+async def test_what_somebody_else_appends_meanwhile_is_decided_on(dsn: ServiceDsn, pool: Pool) -> None:
+    ledger, other = Ledger(pool), Ledger(pool)
+    await ledger.add("c1", 5)
+    async with pool.acquire() as connection, connection.transaction():
+        take = Take(command_id="t1", account="acme", actor="test", bowl="blue", count=4)
+        assert (await other.transactor.run_in(connection, take, "bowl/blue", 0, evolve, decide_take(take), Bowl)).count == 1
+        late = asyncio.create_task(ledger.take("t2", 3))  # reads five pebbles
+        await blocked(pool, 1)
+    with pytest.raises(Conflict, match="not so many"):
+        await late
+    assert (await ledger.take("t3", 1)).count == 0
+    assert await events(pool) == [("PebblesAdded", 1), ("PebblesTaken", 2), ("PebblesTaken", 3)]
+    assert await pool.fetchval("SELECT count FROM bowl") == 0
+
+
+async def test_a_command_during_a_rebuild_finds_the_rows_that_it_made(dsn: ServiceDsn, pool: Pool) -> None:
+    ledger = Ledger(pool)
+    await ledger.add("c1", 5)
+    fill = update("bowl", {"bowl": "text"}, {"count": "bigint", "position": "bigint"})
+
+    def filled(recorded: Placed, event: LedgerEvent) -> list[Change]:
+        return [Change(fill, (event.bowl, 99, recorded.position), event.bowl)]
+
+    transactor = Transactor(pool, ledger.log, ledger.vault, filled, SystemClock())
+    take = Take(command_id="t1", account="acme", actor="test", bowl="blue", count=4)
+    async with pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM bowl FOR UPDATE")  # the rebuild stops where it deletes the row
+            rebuilt = asyncio.create_task(rebuild(dsn.owner_dsn, "ledger", ledger.log, project, ["bowl"]))
+            await blocked(pool, 1)
+            taken = asyncio.create_task(transactor.run(take, "bowl/blue", 0, evolve, decide_take(take), Bowl))
+            await blocked(pool, 2)
+        assert await rebuilt == 1
+        assert (await taken).count == 1
+    assert await pool.fetchval("SELECT count FROM bowl") == 99
 
 
 async def test_a_reply_with_a_secret_is_stored_sealed_and_forgotten_in_time(pool: Pool) -> None:

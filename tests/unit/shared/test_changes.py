@@ -7,7 +7,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.eventlog.changes import Change, arrange
+from shared.eventlog.changes import Bound, Change, Write, arrange, one_will_do
 
 CHANGES = st.lists(st.tuples(st.sampled_from("RIMX"), st.sampled_from(["", "a", "b", "c"])), max_size=40).map(
     lambda pairs: [Change(statement, (number, about), about) for number, (statement, about) in enumerate(pairs)]
@@ -51,3 +51,12 @@ def test_nothing_is_lost_and_order_is_kept_where_it_matters(changes: list[Change
             assert len({place for place, _ in places}) == len(places), "an upsert cannot touch a row twice"
     for number, place in barriers:
         assert all((place_of[other] < place) == (other < number) for other in range(len(changes)) if other != number)
+
+
+def test_one_statement_does_writes_of_different_tables_and_nothing_else() -> None:
+    a, b, also_a = Write("a", "edit a"), Write("b", "edit b"), Write("a", "empty a")
+    runs = arrange([Change(a, (1,), "x"), Change(b, (1,), "x")])
+    assert one_will_do(runs, [Bound(Write("c", "move"), (1,))])
+    assert not one_will_do(runs, [Bound(also_a, (1,))])
+    assert not one_will_do(arrange([Change(a, (1,), "x"), Change(also_a, (1,), "x")]), [])
+    assert not one_will_do(arrange([Change("edit d", (1,), "x")]), [])

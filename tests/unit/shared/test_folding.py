@@ -95,4 +95,4 @@ async def test_writes_of_different_tables_go_as_one_statement_with_parameters_nu
     server = Server()
     first, second = Write("a", "UPDATE a SET n = $1, m = $2"), Write("b", "DELETE FROM b WHERE k = $1")
     await execute(cast("Connection", server), [Bound(first, (1, 2)), Bound(second, (3,))])
-    assert server.executed == [("WITH w0 AS (UPDATE a SET n = $1, m = $2) DELETE FROM b WHERE k = $3", (1, 2, 3))]
+    assert server.executed == [("WITH w0 AS (DELETE FROM b WHERE k = $3) UPDATE a SET n = $1, m = $2", (1, 2, 3))]
