@@ -70,7 +70,7 @@ MIGRATIONS: Final = (
 USAGE_BATCH_MAX: Final = 10_000
 """As many as there are: the counters of a transaction are written once, however many messages they come from."""
 LINGER_S: Final = 0.015
-"""How long a message waits for company at most: one commit for many costs little more than one for one."""
+"""How long a message waits for company: one commit for many costs little more than one for one."""
 BEHIND: Final = 1_000
 """Messages not yet counted from which on counting comes before showing."""
 BEHIND_LINGER_S: Final = 0.1

@@ -71,8 +71,8 @@ class Consumer:
     are tried again without end; `Poison`, or any other exception three times, stops the consumer: what came before the bad
     message is committed, `readiness` says what is wrong, and `run` waits. `add` and `remove` may be called at any time, but not
     by `handle`. Checkpoints are kept under `name`: a consumer that is named anew starts from the beginning. `committed` is called
-    after each commit. A batch waits for more messages as long as the one before took to commit, up to `linger_s`; up to
-    `behind_linger_s` while more than `behind` are stored and not committed (0: never).
+    after each commit. A batch waits up to `linger_s` for more messages, `behind_linger_s` while more than `behind` are stored and
+    not committed (0: never).
     """
 
     def __init__(
@@ -109,7 +109,6 @@ class Consumer:
         self._committing = asyncio.Lock()
         self._moved = asyncio.Condition()
         self._in_hand: Sequence[Held] = ()
-        self._took_s = 0.0
         self._trouble = ""
         self._stopped = ""
 
@@ -219,10 +218,10 @@ class Consumer:
                 await self._halt(following)
 
     def _linger(self) -> float:
-        """How long the next batch may wait for more messages: where a commit costs little, waiting for company gains little."""
+        """How long the next batch may wait for more messages."""
         if self._behind and sum(self.lag().values()) > self._behind:
             return self._behind_linger_s
-        return min(self._linger_s, self._took_s)
+        return self._linger_s
 
     async def _work_off(self, held: Sequence[Held]) -> None:
         """Commit the batch, trying again as long as that makes sense. Raises _Stopped."""
@@ -281,7 +280,6 @@ class Consumer:
         ]
         moves.sort(key=lambda move: (move.source.stream, move.source.subject or ""))
         self._in_hand = batch
-        began_s = self._clock.monotonic()
         try:
             async with self._pool.acquire(timeout=ACQUIRE_S) as connection, connection.transaction():
                 if not await move_points(connection, self.name, moves):
@@ -294,7 +292,6 @@ class Consumer:
             following.fenced = 0
         self._trouble = ""
         self.committed_at = self._clock.monotonic()
-        self._took_s = self.committed_at - began_s
         self._committed()
         await self._tell_moved()
 
