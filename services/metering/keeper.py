@@ -34,9 +34,8 @@ FORGET_AFTER: Final = timedelta(hours=24)
 ACQUIRE_S: Final = 10.0
 
 _OPEN: Final = """
-    SELECT client_id, service, lease, subject, extensions, end_sequence, greatest(0, coalesce(stated, units) - counted)
-    FROM quota_lease WHERE closed_at IS NULL AND (client_id, service, lease) > ($1, $2, $3)
-    ORDER BY client_id, service, lease LIMIT $4
+    SELECT client_id, service, lease, subject, extensions, end_sequence, units, counted, stated FROM quota_lease
+    WHERE closed_at IS NULL AND (client_id, service, lease) > ($1, $2, $3) ORDER BY client_id, service, lease LIMIT $4
 """
 _COUNTED: Final = "SELECT coalesce(max(sequence), 0) FROM progress"
 # An end that was found later is as true: what was acknowledged before the first is below the second, too, or was lost with the
@@ -144,14 +143,14 @@ class Keeper:
         now_s = self._clock.monotonic()
         over: list[Over] = []
         count, units = self._sums
-        for _, _, lease, subject, extensions, end, outstanding in leases:
+        for _, _, lease, subject, extensions, end, granted, counted, stated in leases:
             seen = self._seen.get(lease)
             if seen is None or seen.extensions != extensions:
                 seen = Seen(extensions, now_s)
             self._seen_again[lease] = seen
             if end is not None or quota.may_look_for_end(now_s - seen.since_s, self._lease_s, self._margin_s):
                 over.append(Over(lease, subject, extensions, end))
-            units += outstanding
+            units += quota.outstanding(granted, counted, stated)
         self._sums = (count + len(leases), units)
         if len(leases) == LEASES_MAX:
             client_id, service, lease, *_ = leases[-1]

@@ -141,9 +141,8 @@ class Transactor(Generic[E]):
         """Decide `command` on `stream` and return its reply, which is the first one if the command was done before.
 
         `facts` reads what else the decision needs of the command's account, and of no other, under the head's lock (a `FactsOf`
-        may do without it). Raises what
-        `decide` raises; CommandReused when the id was used for something else; Unavailable when the database does not answer,
-        too many commands wait, or the log's guard has nothing done.
+        may do without it). Raises what `decide` raises; CommandReused when the id was used for something else; Unavailable when
+        the database does not answer, too many commands wait, or the log's guard has nothing done.
         """
         if len(self._waiting) >= WAITING_MAX:
             raise Unavailable("Too many commands are waiting. Trying again in a moment is safe.")
